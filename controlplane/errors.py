@@ -1,0 +1,175 @@
+"""The domain's error tree. Codes are stable: portals may switch on them. HTTP status lives in `handlers/error_map.py`.
+
+ControlPlaneError
+├── MalformedRequest            the bytes could not be read as what they claim to be
+├── InvalidInput                readable, but a field is wrong (`details.fields`)
+├── Unauthenticated             who are you
+├── Forbidden                   known, but not allowed
+├── NotFound                    missing, or not yours: the two are the same
+├── Conflict
+│   ├── Suspended
+│   └── StaleRevision           compare-and-set lost against another writer
+├── PayloadTooLarge
+├── TooManyRequests             carries retry_after_seconds
+├── Unavailable                 a part of ours is overloaded or away; carries retry_after_seconds
+│   ├── Overloaded              a bounded queue is full
+│   └── StorageUnavailable      the database cannot be reached
+├── StorageError                the database or a folder of ours is unusable in a way that a retry does not mend
+│   ├── StorageLocked
+│   ├── StorageDamaged
+│   └── StorageTooNew
+├── ConfigurationError          a setting is missing or wrong; names the setting
+└── AgentError                  carries instance_id where it is known
+    ├── AgentUnreachable        refused, reset, no route, not allowed
+    ├── AgentTimeout            the deadline passed
+    ├── AgentProtocolError      an answer that breaks HTTP or the contract; carries clause
+    └── AgentRefused            a complete non-2xx answer; carries status and body
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class ControlPlaneError(Exception):
+    """Base of all errors that the control plane raises on purpose.
+
+    `message` is a sentence for a person, `code` the stable machine name, `details` JSON-compatible or None.
+    """
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, code: str | None = None, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.stable_code = code or self.code
+        self.details = details
+
+
+class MalformedRequest(ControlPlaneError):
+    code = "malformed_request"
+
+
+class InvalidInput(ControlPlaneError):
+    """`fields` maps a field's dotted name to the list of what is wrong with it."""
+
+    code = "validation_failed"
+
+    def __init__(self, fields: Mapping[str, list[str]], message: str | None = None) -> None:
+        named = ", ".join(sorted(fields))
+        super().__init__(message or f"These fields are not valid: {named}.", details={"fields": dict(fields)})
+        self.fields = fields
+
+
+class Unauthenticated(ControlPlaneError):
+    code = "unauthenticated"
+
+
+class Forbidden(ControlPlaneError):
+    code = "forbidden"
+
+
+class NotFound(ControlPlaneError):
+    code = "not_found"
+
+    def __init__(self, message: str = "There is no such resource.") -> None:
+        super().__init__(message)
+
+
+class Conflict(ControlPlaneError):
+    code = "conflict"
+
+
+class Suspended(Conflict):
+    code = "suspended"
+
+
+class StaleRevision(Conflict):
+    code = "stale_revision"
+
+
+class PayloadTooLarge(ControlPlaneError):
+    code = "payload_too_large"
+
+
+class TooManyRequests(ControlPlaneError):
+    code = "too_many_requests"
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Unavailable(ControlPlaneError):
+    code = "unavailable"
+
+    def __init__(self, message: str, *, retry_after_seconds: int = 2) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"
+
+
+class StorageUnavailable(Unavailable):
+    code = "storage_unavailable"
+
+    def __init__(self, message: str = "The database cannot be reached.", *, retry_after_seconds: int = 2) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+
+
+class StorageError(ControlPlaneError):
+    code = "storage_error"
+
+
+class StorageLocked(StorageError):
+    code = "storage_locked"
+
+
+class StorageDamaged(StorageError):
+    code = "storage_damaged"
+
+
+class StorageTooNew(StorageError):
+    code = "storage_too_new"
+
+
+class ConfigurationError(ControlPlaneError):
+    """`setting` is the name of the environment variable at fault."""
+
+    code = "configuration_error"
+
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(f"{setting}: {message}")
+        self.setting = setting
+
+
+class AgentError(ControlPlaneError):
+    code = "agent_error"
+
+
+class AgentUnreachable(AgentError):
+    code = "agent_unreachable"
+
+
+class AgentTimeout(AgentError):
+    code = "agent_timeout"
+
+
+class AgentProtocolError(AgentError):
+    """The agent answered, but not as docs/agent-contract.md says. `code` names the clause that was broken."""
+
+    code = "agent_protocol_error"
+
+
+class AgentRefused(AgentError):
+    """A complete answer other than 2xx. `status` is the agent's, `body` its JSON or text, bounded in size."""
+
+    code = "agent_refused"
+
+    def __init__(self, message: str, *, status: int, body: Any) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body

@@ -1,0 +1,235 @@
+"""Frozen records that flow between storage, services and handlers. No I/O, no behaviour beyond trivial predicates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class Role(StrEnum):
+    CUSTOMER = "customer"
+    ADMIN = "admin"
+
+
+class InstanceKind(StrEnum):
+    GAME = "game"
+    DEV = "dev"
+
+
+class Connection(StrEnum):
+    """Liveness, from `/health`."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+
+
+class Readiness(StrEnum):
+    """Semantic readiness, from `/ready`."""
+
+    UNKNOWN = "unknown"
+    STARTING = "starting"
+    READY = "ready"
+    NOT_READY = "not_ready"
+
+
+class Process(StrEnum):
+    """What the supervised process does, from `/status`."""
+
+    UNKNOWN = "unknown"
+    INSTALLING = "installing"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    CRASHED = "crashed"
+
+
+@dataclass(frozen=True, slots=True)
+class Suspension:
+    """Why and since when a user or an instance may not be used."""
+
+    reason: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account. `email` is stored normalized (see `auth.sessions.normalize_email`) and unique."""
+
+    id: str
+    email: str
+    password_hash: str = field(repr=False)
+    role: Role
+    created_at: datetime
+    password_changed_at: datetime
+    suspension: Suspension | None = None
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role is Role.ADMIN
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One login: a family of refresh tokens. `refresh_hash` is SHA-256 of the newest refresh token, in hex.
+
+    `previous_refresh_hash` is its immediate predecessor, kept for the ten seconds of grace after `rotated_at`.
+    """
+
+    id: str
+    user_id: str
+    refresh_hash: str = field(repr=False)
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    user_agent: str
+    address: str
+    previous_refresh_hash: str | None = field(default=None, repr=False)
+    rotated_at: datetime | None = None
+    revoked_at: datetime | None = None
+    revoked_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A long-lived credential of one user. `secret_hash` is SHA-256 in hex; the secret is shown once, at creation."""
+
+    id: str
+    user_id: str
+    name: str
+    secret_hash: str = field(repr=False)
+    scopes: frozenset[str]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResetToken:
+    """A password reset. `token_hash` is SHA-256 in hex; consumed once, atomically."""
+
+    token_hash: str = field(repr=False)
+    user_id: str
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AgentEndpoint:
+    """How to reach one agent. `address` is an IP literal, `token` the bearer secret of that one instance."""
+
+    address: str
+    port: int
+    token: str = field(repr=False)
+    https: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A game server or dev container. `revision` grows with each write and guards compare-and-set.
+
+    `sealed_token` is the agent's bearer secret encrypted by `secretbox`; it is opened only to talk to the agent.
+    `deleted_at` marks a tombstone: kept a while so that every process sees the removal.
+    """
+
+    id: str
+    kind: InstanceKind
+    vmid: int
+    name: str
+    owner_id: str
+    address: str
+    port: int
+    sealed_token: bytes = field(repr=False)
+    created_at: datetime
+    https: bool = False
+    ide_port: int = 8080
+    suspension: Suspension | None = None
+    revision: int = 1
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """The normalized state of one agent, without what depends on the moment of reading (`ageMs`, `stale`).
+
+    `confirmed` is true when the latest poll reached the agent in this process's lifetime; a state loaded from
+    storage, or kept after a failed poll, is unconfirmed and so is served as stale.
+    `observed_at` is when the agent's answers were last taken in; `revision` grows with every visible change.
+    """
+
+    instance_id: str
+    connection: Connection = Connection.CONNECTING
+    readiness: Readiness = Readiness.UNKNOWN
+    ready: bool = False
+    process: Process = Process.UNKNOWN
+    healthy: bool = False
+    reason: str = "not_observed"
+    message: str = "The agent has not been observed yet."
+    confirmed: bool = False
+    consecutive_failures: int = 0
+    observed_at: datetime | None = None
+    first_seen_at: datetime | None = None
+    last_seen_at: datetime | None = None
+    last_ready_at: datetime | None = None
+    changed_at: datetime | None = None
+    revision: int = 0
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Exclusive right to act, until `expires_at`. `fence` grows with each take-over: check it before destroying."""
+
+    name: str
+    owner: str
+    fence: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """The answer given under an idempotency key. `request_hash` is SHA-256 over method, path and body, in hex."""
+
+    request_hash: str
+    status: int
+    sealed_body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One action that changed something, for an operator to read later. Never holds secrets."""
+
+    at: datetime
+    actor_id: str
+    action: str
+    subject: str
+    request_id: str
+    address: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling, after authentication. `scopes` is None for a login session: everything its role may do.
+
+    `session_id` is None for an API key, `api_key_id` None for a session.
+    """
+
+    user_id: str
+    email: str
+    role: Role
+    session_id: str | None
+    api_key_id: str | None = None
+    scopes: frozenset[str] | None = None
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role is Role.ADMIN
+
+    def may(self, scope: str) -> bool:
+        return self.scopes is None or scope in self.scopes

@@ -1,0 +1,214 @@
+"""What the domain asks of its adapters. Adapters satisfy these structurally; `wiring.py` alone knows which is used.
+
+Every repository method may raise `StorageUnavailable` when the database cannot be reached. Times are aware, in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from controlplane.models import (
+    AgentEndpoint,
+    AgentState,
+    ApiKey,
+    AuditEntry,
+    Instance,
+    Lease,
+    ResetToken,
+    Role,
+    Session,
+    StoredAnswer,
+    Suspension,
+    User,
+)
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """The current time, timezone-aware, UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, for intervals."""
+
+
+class UserRepository(Protocol):
+    async def add(self, user: User) -> None:
+        """Raises Conflict (`email_taken`) when the email is in use."""
+
+    async def get(self, user_id: str) -> User | None: ...
+
+    async def get_many(self, user_ids: Sequence[str]) -> dict[str, User]: ...
+
+    async def find_by_email(self, email: str) -> User | None: ...
+
+    async def set_password(self, user_id: str, *, expected_hash: str, new_hash: str, at: datetime) -> bool:
+        """Compare-and-set on the old hash; False when another writer was first."""
+
+    async def set_suspension(self, user_id: str, suspension: Suspension | None) -> User | None: ...
+
+    async def page(self, *, limit: int, after: str | None) -> list[User]:
+        """At most `limit` users in order of id, those with an id greater than `after`."""
+
+    async def count(self, *, role: Role) -> int: ...
+
+
+class SessionRepository(Protocol):
+    async def add(self, session: Session) -> None: ...
+
+    async def get(self, session_id: str) -> Session | None: ...
+
+    async def get_many(self, session_ids: Sequence[str]) -> dict[str, Session]: ...
+
+    async def list_active(self, user_id: str, now: datetime) -> list[Session]:
+        """Not revoked and not expired, newest first."""
+
+    async def remember_refresh_hash(self, refresh_hash: str, session_id: str, expires_at: datetime) -> None:
+        """Record that this hash belongs to the family, so that its later reuse is recognised. Before `rotate`."""
+
+    async def find_session_id_by_refresh_hash(self, refresh_hash: str) -> str | None:
+        """The family a refresh token belongs or belonged to."""
+
+    async def rotate(self, session_id: str, *, expected_hash: str, new_hash: str, at: datetime) -> bool:
+        """Compare-and-set of the newest hash on a session that is not revoked; exactly one of many racers gets True."""
+
+    async def revoke(self, session_id: str, *, at: datetime, reason: str) -> bool:
+        """True when this call revoked it, False when it was revoked or missing already."""
+
+    async def revoke_all(
+        self, user_id: str, *, at: datetime, reason: str, except_session_id: str | None = None
+    ) -> list[str]:
+        """Revoke every active session of a user; the ids that were revoked."""
+
+
+class ApiKeyRepository(Protocol):
+    async def add(self, key: ApiKey) -> None: ...
+
+    async def get_many(self, key_ids: Sequence[str]) -> dict[str, ApiKey]: ...
+
+    async def find_by_hash(self, secret_hash: str) -> ApiKey | None: ...
+
+    async def list_active(self, user_id: str, now: datetime) -> list[ApiKey]: ...
+
+    async def revoke(self, key_id: str, *, user_id: str, at: datetime) -> bool: ...
+
+    async def touch(self, key_id: str, at: datetime) -> None:
+        """Note the last use; coarse, at most once a minute a key."""
+
+
+class ResetTokenRepository(Protocol):
+    async def replace_for_user(self, token: ResetToken) -> None:
+        """Store this token and invalidate every earlier one of the same user."""
+
+    async def consume(self, token_hash: str, now: datetime) -> ResetToken | None:
+        """Atomically take a token that is unused and unexpired; a second call for the same hash gets None."""
+
+
+class InstanceRepository(Protocol):
+    async def add(self, instance: Instance) -> None:
+        """Raises Conflict: `vmid_taken` or `address_taken` (address and port) when a live instance holds it."""
+
+    async def get(self, instance_id: str) -> Instance | None: ...
+
+    async def replace(self, instance: Instance, *, expected_revision: int) -> None:
+        """Compare-and-set; `instance.revision` must be `expected_revision + 1`. Raises StaleRevision, or Conflict as `add` does."""
+
+    async def load_all(self) -> tuple[list[Instance], datetime]:
+        """Every live instance, and the server's time to hand to `changed_since`."""
+
+    async def changed_since(self, since: datetime) -> tuple[list[Instance], datetime]:
+        """Instances written (tombstones included) since a moment of the *server's* clock, overlapping enough that
+        no write in flight is missed, and the next moment to ask from."""
+
+
+class AgentStateRepository(Protocol):
+    async def load_all(self) -> list[AgentState]: ...
+
+    async def save_many(self, states: Sequence[AgentState], *, fence: int) -> None:
+        """One unordered bulk upsert. A row written under a higher fence is left alone."""
+
+    async def touch_observed(self, instance_ids: Sequence[str], observed_at: datetime, *, fence: int) -> None:
+        """One command: these were observed again, unchanged, no earlier than `observed_at`."""
+
+    async def changed_since(self, since: datetime | None) -> tuple[list[AgentState], datetime]:
+        """As `InstanceRepository.changed_since`; None asks for everything."""
+
+    async def remove(self, instance_id: str) -> None: ...
+
+
+class LeaseRepository(Protocol):
+    async def acquire(self, name: str, owner: str, *, ttl_seconds: float) -> Lease | None:
+        """Take or renew. None when another owner holds it. `fence` grows by one whenever the owner changes. The server's clock
+        decides expiry, so that processes need not agree on the time."""
+
+    async def release(self, name: str, owner: str) -> None: ...
+
+    async def is_current(self, name: str, owner: str, fence: int) -> bool:
+        """Whether this owner and fence still hold the unexpired lease: ask right before a destructive step."""
+
+
+class IdempotencyRepository(Protocol):
+    async def begin(self, scope: str, key: str, request_hash: str, *, now: datetime) -> StoredAnswer | None:
+        """Claim the key. None: this caller runs the request. A StoredAnswer: it ran before. Raises Conflict:
+        `idempotency_key_reused` for another request hash, `idempotency_in_progress` while the first is still running."""
+
+    async def finish(self, scope: str, key: str, answer: StoredAnswer, *, now: datetime) -> None: ...
+
+    async def abandon(self, scope: str, key: str) -> None:
+        """The request failed without an effect: the key is free again."""
+
+
+class AuditRepository(Protocol):
+    async def add(self, entry: AuditEntry) -> None: ...
+
+
+class StorageProbe(Protocol):
+    """Whether the database answers, for `/readyz`."""
+
+    async def ping(self) -> None:
+        """Raises StorageUnavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentResponse:
+    """A complete answer of an agent: `headers` has lower-case names, `body` is bounded by the request's limit."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class AgentTransport(Protocol):
+    """HTTP/1.1 to an agent: keep-alive, no redirects, no proxy from the environment."""
+
+    async def request(
+        self,
+        endpoint: AgentEndpoint,
+        method: str,
+        target: str,
+        *,
+        body: bytes | None = None,
+        request_id: str | None = None,
+        timeout_seconds: float,
+        body_limit_bytes: int,
+    ) -> AgentResponse:
+        """Raises AgentUnreachable, AgentTimeout or AgentProtocolError. `target` is the path with its query."""
+
+    def forget(self, endpoint: AgentEndpoint) -> None:
+        """Close what is kept open to this endpoint."""
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MailMessage:
+    to: str
+    subject: str
+    text: str
+
+
+class Mailer(Protocol):
+    async def send(self, message: MailMessage) -> None:
+        """Deliver, within a deadline of the adapter's own. Raises Unavailable when the server refuses or is away."""

@@ -1,0 +1,241 @@
+"""Every setting, read once from the environment at start. Nothing else reads `os.environ`.
+
+`conf/controlplane.env.example` documents each one for operators; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+from controlplane.errors import ConfigurationError
+from controlplane.secretbox import KEY_BYTES
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# Private (RFC 1918, RFC 4193) and loopback. Not `is_private`: that also holds for link-local, where metadata services live.
+DEFAULT_AGENT_NETWORKS = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,127.0.0.0/8,::1/128,fc00::/7"
+MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is at least as long as the hash
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpSettings:
+    """Where mail goes. `url` is smtp://, smtp+starttls:// or smtps://[user:password@]host:port."""
+
+    url: str = field(repr=False)
+    sender: str
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration. Secrets do not show in `repr`."""
+
+    http_address: str
+    http_port: int
+    public_url: str
+    trusted_proxies: tuple[Network, ...]
+    cors_origins: frozenset[str]
+    jwt_secret: str = field(repr=False)
+    jwt_previous_secret: str | None = field(repr=False)
+    credentials_key: bytes = field(repr=False)
+    metrics_token: str | None = field(repr=False)
+    mongodb_uri: str | None = field(repr=False)
+    mongodb_database: str
+    mongodb_timeout_seconds: float
+    data_dir: Path
+    registration_enabled: bool
+    access_token_seconds: int
+    session_max_days: int
+    reset_token_minutes: int
+    bcrypt_cost: int
+    agent_networks: tuple[Network, ...]
+    agent_timeout_seconds: float
+    agent_action_timeout_seconds: float
+    agent_poll_interval_seconds: float
+    agent_poll_concurrency: int
+    agent_body_limit_bytes: int
+    agent_ca_file: Path | None
+    request_body_limit_bytes: int
+    drain_seconds: float
+    smtp: SmtpSettings | None
+    log_level: str
+    access_log: str
+
+    @property
+    def agent_stale_after_seconds(self) -> float:
+        """A state that was not confirmed for three intervals (and the time a poll may take) is served as stale."""
+        return 3 * self.agent_poll_interval_seconds + self.agent_timeout_seconds
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Raises ConfigurationError that names the variable at fault."""
+        reader = _Reader(env)
+        port = reader.integer("HTTP_PORT", 8080, low=0, high=65535)
+        return cls(
+            http_address=reader.address("HTTP_ADDRESS", "127.0.0.1"),
+            http_port=port,
+            public_url=reader.url("PUBLIC_URL", f"http://127.0.0.1:{port}"),
+            trusted_proxies=reader.networks("TRUSTED_PROXIES", ""),
+            cors_origins=reader.origins("CORS_ORIGINS"),
+            jwt_secret=reader.secret("JWT_SECRET"),
+            jwt_previous_secret=reader.secret("JWT_PREVIOUS_SECRET") if env.get("JWT_PREVIOUS_SECRET") else None,
+            credentials_key=reader.key("CREDENTIALS_KEY"),
+            metrics_token=reader.secret("METRICS_TOKEN") if env.get("METRICS_TOKEN") else None,
+            mongodb_uri=reader.mongodb_uri("MONGODB_URI"),
+            mongodb_database=reader.text("MONGODB_DATABASE", "controlplane"),
+            mongodb_timeout_seconds=reader.number("MONGODB_TIMEOUT_SECONDS", 3.0, low=0.1, high=60),
+            data_dir=Path(reader.text("DATA_DIR", "data")),
+            registration_enabled=reader.flag("REGISTRATION_ENABLED", False),
+            access_token_seconds=reader.integer("ACCESS_TOKEN_SECONDS", 900, low=30, high=3600),
+            session_max_days=reader.integer("SESSION_MAX_DAYS", 30, low=1, high=365),
+            reset_token_minutes=reader.integer("RESET_TOKEN_MINUTES", 30, low=1, high=60),
+            bcrypt_cost=reader.integer("BCRYPT_COST", 12, low=4, high=16),
+            agent_networks=reader.networks("AGENT_NETWORKS", DEFAULT_AGENT_NETWORKS),
+            agent_timeout_seconds=reader.number("AGENT_TIMEOUT_SECONDS", 5.0, low=0.1, high=60),
+            agent_action_timeout_seconds=reader.number("AGENT_ACTION_TIMEOUT_SECONDS", 30.0, low=0.1, high=600),
+            agent_poll_interval_seconds=reader.number("AGENT_POLL_INTERVAL_SECONDS", 10.0, low=0.1, high=3600),
+            agent_poll_concurrency=reader.integer("AGENT_POLL_CONCURRENCY", 256, low=1, high=10_000),
+            agent_body_limit_bytes=reader.integer("AGENT_BODY_LIMIT_BYTES", 1 << 20, low=1024, high=1 << 26),
+            agent_ca_file=reader.file("AGENT_CA_FILE"),
+            request_body_limit_bytes=reader.integer("REQUEST_BODY_LIMIT_BYTES", 64 << 10, low=1024, high=16 << 20),
+            drain_seconds=reader.number("DRAIN_SECONDS", 10.0, low=0, high=300),
+            smtp=reader.smtp(),
+            log_level=reader.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
+            access_log=reader.choice("ACCESS_LOG", "all", ("all", "errors")),
+        )
+
+
+def setting_names() -> frozenset[str]:
+    """Every environment variable that is read."""
+    names = {f.name.upper() for f in fields(Settings)} - {"SMTP"}
+    return frozenset(names | {"SMTP_URL", "SMTP_SENDER", "SMTP_TIMEOUT_SECONDS"})
+
+
+class _Reader:
+    """Typed access to the environment; each refusal names the variable and what it may be."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+
+    def text(self, name: str, default: str) -> str:
+        return self._env.get(name, "").strip() or default
+
+    def number(self, name: str, default: float, *, low: float, high: float) -> float:
+        raw = self.text(name, str(default))
+        try:
+            value = float(raw)
+        except ValueError:
+            raise ConfigurationError(name, f"{raw!r} is not a number") from None
+        if not low <= value <= high:
+            raise ConfigurationError(name, f"{raw} is outside {low:g} to {high:g}")
+        return value
+
+    def integer(self, name: str, default: int, *, low: int, high: int) -> int:
+        raw = self.text(name, str(default))
+        try:
+            value = int(raw)
+        except ValueError:
+            raise ConfigurationError(name, f"{raw!r} is not a whole number") from None
+        if not low <= value <= high:
+            raise ConfigurationError(name, f"{value} is outside {low} to {high}")
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        return self.choice(name, "true" if default else "false", ("true", "false")) == "true"
+
+    def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
+        value = self.text(name, default)
+        if value not in allowed:
+            raise ConfigurationError(name, f"{value!r} is not one of {', '.join(allowed)}")
+        return value
+
+    def address(self, name: str, default: str) -> str:
+        value = self.text(name, default)
+        try:
+            return str(ipaddress.ip_address(value))
+        except ValueError:
+            raise ConfigurationError(name, f"{value!r} is not an IP address") from None
+
+    def networks(self, name: str, default: str) -> tuple[Network, ...]:
+        parts = [part.strip() for part in self.text(name, default).split(",") if part.strip()]
+        try:
+            return tuple(ipaddress.ip_network(part) for part in parts)
+        except ValueError as error:
+            raise ConfigurationError(name, f"not a comma-separated list of networks in CIDR form: {error}") from None
+
+    def url(self, name: str, default: str) -> str:
+        value = self.text(name, default).rstrip("/")
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ConfigurationError(name, f"{value!r} is not an http or https URL")
+        return value
+
+    def origins(self, name: str) -> frozenset[str]:
+        origins = frozenset(part.strip() for part in self.text(name, "").split(",") if part.strip())
+        for origin in origins:
+            parts = urlsplit(origin)
+            if (
+                parts.scheme not in ("http", "https")
+                or not parts.netloc
+                or origin != f"{parts.scheme}://{parts.netloc}"
+            ):
+                raise ConfigurationError(name, f"{origin!r} is not an exact origin such as https://portal.example")
+        return origins
+
+    def secret(self, name: str) -> str:
+        value = self._env.get(name, "").strip()
+        if not value:
+            raise ConfigurationError(name, f"is missing; make one with: openssl rand -base64 {MIN_SECRET_BYTES}")
+        if len(value.encode()) < MIN_SECRET_BYTES or len(set(value)) < 10:
+            raise ConfigurationError(
+                name, f"is too weak: {MIN_SECRET_BYTES} random bytes or more are needed (openssl rand -base64 32)"
+            )
+        return value
+
+    def key(self, name: str) -> bytes:
+        value = self.secret(name)
+        try:
+            key = base64.b64decode(value, validate=True)
+        except binascii.Error:
+            raise ConfigurationError(name, "is not base64; make one with: openssl rand -base64 32") from None
+        if len(key) != KEY_BYTES:
+            raise ConfigurationError(name, f"holds {len(key)} bytes, not {KEY_BYTES} (openssl rand -base64 32)")
+        return key
+
+    def mongodb_uri(self, name: str) -> str | None:
+        value = self.text(name, "")
+        if not value:
+            return None
+        if not value.startswith(("mongodb://", "mongodb+srv://")):
+            raise ConfigurationError(name, "does not begin with mongodb:// or mongodb+srv://")
+        return value
+
+    def file(self, name: str) -> Path | None:
+        value = self.text(name, "")
+        if not value:
+            return None
+        if not Path(value).is_file():
+            raise ConfigurationError(name, f"there is no file {value}")
+        return Path(value)
+
+    def smtp(self) -> SmtpSettings | None:
+        url = self.text("SMTP_URL", "")
+        if not url:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("smtp", "smtp+starttls", "smtps") or not parts.hostname:
+            raise ConfigurationError(
+                "SMTP_URL", "is not smtp://, smtp+starttls:// or smtps://[user:password@]host:port"
+            )
+        sender = self.text("SMTP_SENDER", "")
+        if "@" not in sender:
+            raise ConfigurationError("SMTP_SENDER", "an address such as service@example.org is needed beside SMTP_URL")
+        timeout = self.number("SMTP_TIMEOUT_SECONDS", 10.0, low=1, high=120)
+        return SmtpSettings(url=url, sender=sender, timeout_seconds=timeout)

@@ -113,7 +113,8 @@ class InstanceRepository(Protocol):
     async def get(self, instance_id: str) -> Instance | None: ...
 
     async def replace(self, instance: Instance, *, expected_revision: int) -> None:
-        """Compare-and-set; `instance.revision` must be `expected_revision + 1`. Raises StaleRevision, or Conflict as `add` does."""
+        """Compare-and-set; `instance.revision` must be `expected_revision + 1`. Raises StaleRevision, or Conflict as
+        `add` does."""
 
     async def load_all(self) -> tuple[list[Instance], datetime]:
         """Every live instance, and the server's time to hand to `changed_since`."""
@@ -140,8 +141,8 @@ class AgentStateRepository(Protocol):
 
 class LeaseRepository(Protocol):
     async def acquire(self, name: str, owner: str, *, ttl_seconds: float) -> Lease | None:
-        """Take or renew. None when another owner holds it. `fence` grows by one whenever the owner changes. The server's clock
-        decides expiry, so that processes need not agree on the time."""
+        """Take or renew. None when another owner holds it. `fence` grows by one whenever the owner changes, or when an
+        expired lease is taken again. The server's clock decides expiry, so that processes need not agree on time."""
 
     async def release(self, name: str, owner: str) -> None: ...
 
@@ -152,7 +153,7 @@ class LeaseRepository(Protocol):
 class IdempotencyRepository(Protocol):
     async def begin(self, scope: str, key: str, request_hash: str, *, now: datetime) -> StoredAnswer | None:
         """Claim the key. None: this caller runs the request. A StoredAnswer: it ran before. Raises Conflict:
-        `idempotency_key_reused` for another request hash, `idempotency_in_progress` while the first is still running."""
+        `idempotency_key_reused` for another request hash, `idempotency_in_progress` while the first still runs."""
 
     async def finish(self, scope: str, key: str, answer: StoredAnswer, *, now: datetime) -> None: ...
 

@@ -35,6 +35,6 @@ class SecretBox:
             return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], context.encode())
         except (InvalidTag, ValueError) as error:
             raise StorageDamaged(
-                f"The stored secret of {context} does not open: CREDENTIALS_KEY differs from the one that sealed it, or "
-                " the record was changed outside the control plane."
+                f"The stored secret of {context} does not open: CREDENTIALS_KEY is not the one that sealed it, "
+                "or the record was changed outside the control plane."
             ) from error

@@ -19,7 +19,7 @@ from controlplane.secretbox import KEY_BYTES
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# Private (RFC 1918, RFC 4193) and loopback. Not `is_private`: that holds for link-local too, where metadata services live.
+# Private (RFC 1918, RFC 4193) and loopback. Not `is_private`: that includes link-local, where metadata services live.
 DEFAULT_AGENT_NETWORKS = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,127.0.0.0/8,::1/128,fc00::/7"
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is at least as long as the hash
 

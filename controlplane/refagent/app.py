@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from tornado.web import Application
 
+from controlplane.refagent.backup_routes import BackupList, BackupRestore, OneBackup
+from controlplane.refagent.backups import Backups, recover
 from controlplane.refagent.console import Console
 from controlplane.refagent.console_socket import ConsoleClients, ConsoleStream
 from controlplane.refagent.control import CodeserverStatus, ConsoleCommand, Health, Power, Ready, Status
@@ -14,6 +17,7 @@ from controlplane.refagent.http import BODY_LIMIT_BYTES, NoSuchRoute
 from controlplane.refagent.options import Options
 from controlplane.refagent.readiness import PortAccepts, PrintsPattern, Readiness, RunningIsReady
 from controlplane.refagent.supervisor import Program, Supervisor
+from controlplane.refagent.uploads import Upload, UploadGate
 from controlplane.refagent.usage import UsageMeter, memory_limit_bytes
 
 CODESERVER_CONSOLE_LINES = 200
@@ -26,17 +30,27 @@ class Agent:
 
     def __init__(self, options: Options, environment: Mapping[str, str]) -> None:
         self._options = options
-        for folder in (options.files, options.backups, options.staging):
-            folder.mkdir(parents=True, exist_ok=True)
+        recover(options.files, options.backups, options.staging)
         self.executor = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="agent")
         self.console = Console(max_lines=options.console_lines)
         self.workload = Supervisor(_workload(options, environment), self.console, _readiness(options))
         self.codeserver = _codeserver(options, environment)
         self.meter = UsageMeter(options.files, self.executor)
         self.memory_limit_bytes = memory_limit_bytes()
+        self.uploads = UploadGate(options.files, options.staging, options.max_upload_bytes, self.executor)
+        self.backups = Backups(
+            files=options.files,
+            folder=options.backups,
+            staging=options.staging,
+            executor=self.executor,
+            uploads=self.uploads,
+            supervisors=self.supervisors,
+            new_id=lambda now: f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+        )
 
     def application(self) -> Application:
         workload = {"supervisor": self.workload}
+        backups = {"backups": self.backups}
         codeserver = {"supervisor": self.codeserver, "missing": "This agent was given no code-server to control."}
         return Application(
             [
@@ -46,6 +60,10 @@ class Agent:
                 (r"/(start|stop|restart)", Power, workload),
                 (r"/console/command", ConsoleCommand, workload),
                 (r"/console/stream", ConsoleStream, {**workload, "console": self.console, "clients": ConsoleClients()}),
+                (r"/game/backups", BackupList, backups),
+                (r"/game/backups/restore", BackupRestore, backups),
+                (r"/game/backups/([^/]+)", OneBackup, backups),
+                (r"/game/files/upload", Upload, {"gate": self.uploads}),
                 (r"/dev/codeserver/(start|stop|restart)", Power, codeserver),
                 (r"/dev/codeserver/status", CodeserverStatus, {**codeserver, "port": self._options.codeserver_port}),
             ],

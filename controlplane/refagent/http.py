@@ -29,7 +29,6 @@ class Guarded(RequestHandler):
 
     def prepare(self) -> None:
         if not authorized(self.request.headers.get("Authorization"), self.settings["token"]):
-            self.set_header("WWW-Authenticate", "Bearer")
             raise AgentFault(401, "unauthorized", "The bearer token of this agent is needed.")
 
     def set_default_headers(self) -> None:
@@ -40,6 +39,15 @@ class Guarded(RequestHandler):
         self.set_status(status)
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(json.dumps(body))
+
+    def begin_reply(self, body: Mapping[str, Any], status: int) -> None:
+        """Send a whole answer without ending the exchange: the request's body may still be coming in."""
+        encoded = json.dumps(body).encode()
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.set_header("Content-Length", str(len(encoded)))
+        self.write(encoded)
+        self.flush()
 
     def json_object(self) -> dict[str, Any]:
         """The body as a JSON object. Raises AgentFault 400 or 422."""
@@ -53,7 +61,11 @@ class Guarded(RequestHandler):
 
     def one_query_value(self, name: str) -> str:
         """Exactly one value of a query parameter, as it was sent. Raises AgentFault 422."""
-        values = self.get_query_arguments(name, strip=False)
+        given = self.request.query_arguments.get(name, [])  # not get_query_arguments: it turns controls into spaces
+        try:
+            values = [value.decode() for value in given]
+        except UnicodeDecodeError:
+            raise AgentFault(422, "validation_failed", f"The query parameter {name} is not UTF-8.") from None
         if len(values) != 1 or not values[0]:
             raise AgentFault(422, "validation_failed", f"Give the query parameter {name} once.")
         return values[0]
@@ -61,6 +73,8 @@ class Guarded(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         fault = kwargs.get("exc_info", (None, None))[1]
         if isinstance(fault, AgentFault):
+            if fault.status == 401:
+                self.set_header("WWW-Authenticate", "Bearer")
             self.reply({"error": fault.message, "code": fault.code, **fault.extra}, fault.status)
             return
         code = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}.get(

@@ -1,0 +1,206 @@
+"""A reference agent as a real process for the tests, and a small client that speaks to it over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+TOKEN = "test-token-0123456789"
+ROOT = Path(__file__).resolve().parent.parent
+LINE_GAME = (sys.executable, "-u", "-m", "controlplane.demo.line_game", "Testholm")
+GAME_OPTIONS = ("--ready-pattern", "World ready", "--stop-line", "quit")
+
+
+def python(source: str) -> tuple[str, ...]:
+    """A command that runs this source, unbuffered."""
+    return (sys.executable, "-u", "-c", source)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    raw: bytes
+
+    @property
+    def body(self) -> Any:
+        return json.loads(self.raw)
+
+
+class AgentProcess:
+    """Use it in a `with`: the agent is ended, and its process waited for, at the end."""
+
+    def __init__(
+        self, folder: Path, command: tuple[str, ...], *options: str, environment: dict[str, str] | None = None
+    ) -> None:
+        self.folder = folder
+        self._log = (folder.parent / f"{folder.name}.log").open("ab")
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "controlplane.refagent"),
+                *("--port", "0", "--dir", str(folder), "--die-with-parent", *options, "--", *command),
+            ],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "AGENT_TOKEN": TOKEN, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+        )
+        self.url = self._read_url()
+
+    def _read_url(self) -> str:
+        assert self.process.stdout is not None
+        readable, _, _ = select.select([self.process.stdout], [], [], 20)
+        line = self.process.stdout.readline().decode() if readable else ""
+        if not line.startswith("refagent listening on "):
+            self.end()
+            raise AssertionError(f"the agent did not start: {line!r}; see {self._log.name}")
+        return line.removeprefix("refagent listening on ").strip()
+
+    @property
+    def files(self) -> Path:
+        return self.folder / "files"
+
+    def __enter__(self) -> AgentProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self._log.close()
+
+    async def call(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        *,
+        token: str | None = TOKEN,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        client = AsyncHTTPClient(force_instance=True)
+        try:
+            response: HTTPResponse = await client.fetch(
+                HTTPRequest(
+                    self.url + target,
+                    method=method,
+                    body=body,
+                    headers={**({"Authorization": f"Bearer {token}"} if token is not None else {}), **(headers or {})},
+                    allow_nonstandard_methods=True,
+                    follow_redirects=False,
+                    request_timeout=30,
+                ),
+                raise_error=False,
+            )
+        finally:
+            client.close()
+        return Answer(response.code, {name.lower(): value for name, value in response.headers.items()}, response.body)
+
+    async def get(self, target: str) -> Any:
+        return (await self.call("GET", target)).body
+
+    async def post(self, target: str, body: Any = None) -> Answer:
+        return await self.call("POST", target, b"" if body is None else json.dumps(body).encode())
+
+    async def command(self, line: str) -> Answer:
+        return await self.post("/console/command", {"command": line})
+
+    async def until_state(self, *states: str, seconds: float = 20) -> dict[str, Any]:
+        async def seen() -> dict[str, Any] | None:
+            status: dict[str, Any] = await self.get("/status")
+            return status if status["state"] in states else None
+
+        return await until(seen, seconds=seconds)
+
+    async def until_ready(self, seconds: float = 20) -> None:
+        async def ready() -> bool:
+            return (await self.get("/ready"))["ready"] is True
+
+        await until(ready, seconds=seconds)
+
+    async def console(self, **options: Any) -> Console:
+        request = HTTPRequest(
+            self.url.replace("http", "ws", 1) + "/console/stream", headers={"Authorization": f"Bearer {TOKEN}"}
+        )
+        return Console(await websocket_connect(request, **options))
+
+
+class Console:
+    """A console stream; remembers every line since it was opened."""
+
+    def __init__(self, socket: WebSocketClientConnection) -> None:
+        self.socket = socket
+        self.lines: list[str] = []
+
+    async def until_line(self, text: str, seconds: float = 20) -> str:
+        """The first line, from now on or earlier, that holds `text`."""
+        seen = 0
+        async with asyncio.timeout(seconds):
+            while True:
+                for line in self.lines[seen:]:
+                    if text in line:
+                        return line
+                seen = len(self.lines)
+                frame = await self.socket.read_message()
+                assert isinstance(frame, str), f"the stream was closed before {text!r}: {self.lines[-20:]}"
+                self.lines += frame.split("\n")
+
+    async def close(self) -> None:
+        self.socket.close()
+        async with asyncio.timeout(10):
+            while await self.socket.read_message() is not None:
+                pass
+
+
+async def until(condition: Callable[[], Awaitable[Any]], *, seconds: float = 20) -> Any:
+    """Ask again and again until the answer is truthy; fails at the deadline with the last one."""
+    deadline = time.monotonic() + seconds
+    while not (answer := await condition()):
+        assert time.monotonic() < deadline, f"still {answer!r} after {seconds} s"
+        await asyncio.sleep(0.03)
+    return answer
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; a zombie does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def until_gone(pid: int, seconds: float = 10) -> None:
+    async def gone() -> bool:
+        return not is_alive(pid)
+
+    await until(gone, seconds=seconds)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)

@@ -67,6 +67,7 @@ async def serve(options: Options, environment: Mapping[str, str]) -> int:
     await asyncio.gather(*(supervisor.stop_and_wait() for supervisor in agent.supervisors))
     await server.close_all_connections()
     agent.executor.shutdown(wait=False, cancel_futures=True)
+    agent.guard.end()
     return 0
 
 

@@ -13,6 +13,7 @@ from controlplane.refagent.backups import Backups, recover
 from controlplane.refagent.console import Console
 from controlplane.refagent.console_socket import ConsoleClients, ConsoleStream
 from controlplane.refagent.control import CodeserverStatus, ConsoleCommand, Health, Power, Ready, Status
+from controlplane.refagent.guard import GroupGuard
 from controlplane.refagent.http import BODY_LIMIT_BYTES, NoSuchRoute
 from controlplane.refagent.options import Options
 from controlplane.refagent.readiness import PortAccepts, PrintsPattern, Readiness, RunningIsReady
@@ -33,8 +34,9 @@ class Agent:
         recover(options.files, options.backups, options.staging)
         self.executor = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="agent")
         self.console = Console(max_lines=options.console_lines)
-        self.workload = Supervisor(_workload(options, environment), self.console, _readiness(options))
-        self.codeserver = _codeserver(options, environment)
+        self.guard = GroupGuard()
+        self.workload = Supervisor(_workload(options, environment), self.console, _readiness(options), self.guard)
+        self.codeserver = _codeserver(options, environment, self.guard)
         self.meter = UsageMeter(options.files, self.executor)
         self.memory_limit_bytes = memory_limit_bytes()
         self.uploads = UploadGate(options.files, options.staging, options.max_upload_bytes, self.executor)
@@ -100,7 +102,7 @@ def _readiness(options: Options) -> Readiness:
     return RunningIsReady()
 
 
-def _codeserver(options: Options, environment: Mapping[str, str]) -> Supervisor | None:
+def _codeserver(options: Options, environment: Mapping[str, str], guard: GroupGuard) -> Supervisor | None:
     if options.codeserver_command is None:
         return None
     program = Program(
@@ -114,4 +116,4 @@ def _codeserver(options: Options, environment: Mapping[str, str]) -> Supervisor 
         crash_restart=options.crash_restart,
     )
     console = Console(max_lines=CODESERVER_CONSOLE_LINES)
-    return Supervisor(program, console, PortAccepts(options.codeserver_port))
+    return Supervisor(program, console, PortAccepts(options.codeserver_port), guard)

@@ -16,6 +16,7 @@ from pathlib import Path
 from controlplane.refagent.child import Child, InputFull
 from controlplane.refagent.console import Console
 from controlplane.refagent.faults import AgentFault, conflict
+from controlplane.refagent.guard import GroupGuard
 from controlplane.refagent.readiness import Readiness
 
 TERMINATE_SECONDS = 5.0  # between SIGTERM and SIGKILL, where a stop line came first
@@ -53,8 +54,9 @@ class Program:
 class Supervisor:
     """Runs one program. All methods belong to the event loop's thread."""
 
-    def __init__(self, program: Program, console: Console, readiness: Readiness) -> None:
+    def __init__(self, program: Program, console: Console, readiness: Readiness, guard: GroupGuard) -> None:
         self._program = program
+        self._guard = guard
         self._console = console
         self._readiness = readiness
         self._child: Child | None = None
@@ -185,6 +187,7 @@ class Supervisor:
                 self.error = f"cannot execute {self._program.command[0]!r}: {error.strerror or error}"
                 self._console.note(self.error)
                 raise AgentFault(500, "spawn_failed", f"{self._program.name} {self.error}.") from error
+            self._guard.watch(child.pid)
             self._child = child
             self._started_at = loop.time()
             self._watch = loop.create_task(self._watch_for_exit(child))
@@ -200,6 +203,7 @@ class Supervisor:
 
     async def _watch_for_exit(self, child: Child) -> None:
         status = await child.wait()
+        self._guard.forget(child.pid)
         self._console.end_of_output()
         self._readiness.end()
         loop = asyncio.get_running_loop()

@@ -1,0 +1,164 @@
+"""The console stream of the reference agent: scrollback, input, floods, slow clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.refagent_process import GAME_OPTIONS, LINE_GAME, AgentProcess, Console, python
+
+FLOODS = python(
+    "import sys\n"
+    "print('up')\n"
+    "block = ''.join(f'line {n}\\n' for n in range(2000))\n"
+    "while True: sys.stdout.write(block)\n"
+)
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    folder: Path = tmp_path_factory.mktemp("agent") / "data"
+    with AgentProcess(folder, LINE_GAME, *GAME_OPTIONS, "--console-lines", "50") as agent:
+        yield agent
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_a_new_stream_begins_with_the_scrollback(agent: AgentProcess) -> None:
+    await agent.until_ready()
+    console = await agent.console()
+    await console.until_line("World ready")
+    assert console.lines[1] == "Starting Testholm"
+    await console.close()
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_text_frames_are_input_and_every_stream_sees_the_answer(agent: AgentProcess) -> None:
+    await agent.until_ready()
+    first, second = await agent.console(), await agent.console()
+    await first.socket.write_message("say from the first\nsay and a second line")
+    for console in (first, second):
+        await console.until_line("[Server] from the first")
+        await console.until_line("[Server] and a second line")
+        await console.close()
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_input_that_is_no_line_is_refused_on_the_stream(agent: AgentProcess) -> None:
+    await agent.until_ready()
+    console = await agent.console()
+    await console.socket.write_message("say \x1b[2J")
+    await console.until_line("[agent] not sent: command must be one line")
+    await console.socket.write_message(b"\x00", binary=True)
+    async with asyncio.timeout(10):
+        while await console.socket.read_message() is not None:
+            pass
+    assert console.socket.close_code == 1003
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_every_line_of_a_burst_arrives_in_order(agent: AgentProcess) -> None:
+    await agent.until_ready()
+    console = await agent.console()
+    await agent.command("flood 200000")
+    await console.until_line("Flood over: 200000 lines", seconds=50)
+    numbers = [int(line.split()[2]) for line in console.lines if line.startswith("flood line")]
+    assert numbers == list(range(1, 200_001))
+    await console.close()
+    late = await agent.console()
+    await late.until_line("Flood over: 200000 lines")
+    assert len(late.lines) <= 50
+    await late.close()
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_flood_neither_grows_the_agent_nor_holds_up_its_answers(tmp_path: Path) -> None:
+    with AgentProcess(tmp_path / "data", FLOODS, "--ready-pattern", "^up$") as agent:
+        await agent.until_ready()
+        process = psutil.Process(agent.process.pid)
+        console = await agent.console()
+        before = process.memory_info().rss
+        received = asyncio.create_task(count_lines(console, at_least=2_000_000))
+        answers = 0
+        while not received.done():
+            assert (await agent.call("GET", "/health")).status == 200
+            answers += 1
+        assert await received >= 2_000_000
+        assert answers >= 5
+        assert process.memory_info().rss - before < 32 << 20
+        await console.close()
+
+
+async def count_lines(console: Console, *, at_least: int) -> int:
+    lines = 0
+    while lines < at_least:
+        frame = await console.socket.read_message()
+        assert isinstance(frame, str)
+        assert len(frame) < 80_000
+        lines += frame.count("\n") + 1
+    return lines
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_client_that_never_reads_is_dropped_and_the_others_are_not(tmp_path: Path) -> None:
+    with AgentProcess(tmp_path / "data", FLOODS, "--ready-pattern", "^up$") as agent:
+        await agent.until_ready()
+        slow, quick = await agent.console(), await agent.console()
+        process = psutil.Process(agent.process.pid)
+        port = slow.socket.protocol.stream.socket.getsockname()[1]  # type: ignore[union-attr]
+
+        def slow_is_connected() -> bool:
+            return any(
+                connection.raddr and connection.raddr.port == port and connection.status == psutil.CONN_ESTABLISHED
+                for connection in process.net_connections("tcp")
+            )
+
+        assert slow_is_connected()
+        async with asyncio.timeout(40):
+            while slow_is_connected():
+                await count_lines(quick, at_least=100_000)
+        await count_lines(quick, at_least=100_000)
+        await quick.close()
+        await slow.close()
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_a_prompt_without_a_line_end_is_shown(tmp_path: Path) -> None:
+    prompts = python("import sys\nprint('up')\nsys.stdout.write('name? ')\nprint('hello', input())\ninput()\n")
+    with AgentProcess(tmp_path / "data", prompts, "--ready-pattern", "^up$") as agent:
+        await agent.until_ready()
+        console = await agent.console()
+        assert await console.until_line("name?") == "name? "
+        await agent.command("Ada")
+        assert await console.until_line("hello") == "hello Ada"
+        await console.close()
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_bytes_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
+    noisy = python(
+        "import sys\nout = sys.stdout.buffer\n"
+        "out.write(b'\\xff\\xfe caf\\xc3\\xa9\\r\\n' + b'y' * 100000 + b'\\nend\\n')\n"
+        "out.flush()\ninput()\n"
+    )
+    with AgentProcess(tmp_path / "data", noisy, "--ready-pattern", "^end$") as agent:
+        await agent.until_ready()
+        console = await agent.console()
+        await console.until_line("end")
+        assert console.lines[1] == "\ufffd\ufffd café"
+        assert sum(line.count("y") for line in console.lines) == 100_000
+        assert max(map(len, console.lines)) <= 64 << 10
+        await console.close()
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_the_number_of_streams_is_bounded(agent: AgentProcess) -> None:
+    await agent.until_ready()
+    consoles = [await agent.console() for _ in range(16)]
+    refused = await agent.call("GET", "/console/stream")
+    assert (refused.status, refused.body["code"]) == (503, "too_many_streams")
+    for console in consoles:
+        await console.close()

@@ -64,7 +64,7 @@ async def serve(options: Options, environment: Mapping[str, str]) -> int:
                 await supervisor.start()
     await ending.wait()
     server.stop()
-    await asyncio.gather(*(supervisor.stop_and_wait() for supervisor in agent.supervisors))
+    await asyncio.gather(*(supervisor.retire() for supervisor in agent.supervisors))
     await server.close_all_connections()
     agent.executor.shutdown(wait=False, cancel_futures=True)
     agent.guard.end()

@@ -16,6 +16,7 @@ BATCH_SECONDS = 0.002
 PARTIAL_SECONDS = 0.2  # a prompt has no line end: what waits this long is shown as a line
 
 Listener = Callable[[str], None]
+LinesObserver = Callable[[list[str]], None]
 
 
 class LineAssembler:
@@ -79,24 +80,23 @@ class Console:
         self._lines: deque[str] = deque()
         self._size = 0
         self._listeners: set[Listener] = set()
+        self._observer: LinesObserver = lambda lines: None
         self._pending: list[str] = []
         self._flush_timer: asyncio.TimerHandle | None = None
         self._partial_timer: asyncio.TimerHandle | None = None
         self._flushed_at = 0.0
 
-    def feed(self, data: bytes) -> list[str]:
-        """Take in output; the lines that it completed."""
-        lines = self._assembler.feed(data)
-        self._watch_unfinished()
-        self._add(lines)
-        return lines
+    def observe_output(self, observer: LinesObserver) -> None:
+        """Show every line of the process, but none of the agent's own, to `observer`."""
+        self._observer = observer
 
-    def end_of_output(self) -> list[str]:
+    def feed(self, data: bytes) -> None:
+        """Take in output of the process."""
+        self._take(self._assembler.feed(data))
+
+    def end_of_output(self) -> None:
         """No more will follow: the unfinished line is a line."""
-        lines = self._assembler.flush()
-        self._watch_unfinished()
-        self._add(lines)
-        return lines
+        self._take(self._assembler.flush())
 
     def note(self, text: str) -> None:
         """A line of the agent's own."""
@@ -112,6 +112,12 @@ class Console:
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
 
+    def _take(self, lines: list[str]) -> None:
+        self._watch_unfinished()
+        if lines:
+            self._observer(lines)
+            self._add(lines)
+
     def _watch_unfinished(self) -> None:
         if self._partial_timer is not None:
             self._partial_timer.cancel()
@@ -120,8 +126,6 @@ class Console:
             self._partial_timer = asyncio.get_running_loop().call_later(PARTIAL_SECONDS, self.end_of_output)
 
     def _add(self, lines: list[str]) -> None:
-        if not lines:
-            return
         self._lines.extend(lines)
         self._size += sum(map(len, lines))
         while len(self._lines) > self._max_lines or self._size > SCROLLBACK_LIMIT:

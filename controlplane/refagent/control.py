@@ -35,11 +35,9 @@ class Status(Guarded):
     async def get(self) -> None:
         pid = self._supervisor.pid
         disk = await self._meter.disk()
-        body: dict[str, Any] = {
-            "state": self._supervisor.state,
-            "error": self._supervisor.error,
-            "disk": {"usedBytes": disk.used_bytes, "limitBytes": disk.limit_bytes},
-        }
+        body: dict[str, Any] = {"state": self._supervisor.state, "error": self._supervisor.error}
+        if disk is not None:
+            body["disk"] = {"usedBytes": disk.used_bytes, "limitBytes": disk.limit_bytes}
         uptime = self._supervisor.uptime_seconds
         if pid is not None and uptime is not None:
             usage = await self._meter.process(pid)

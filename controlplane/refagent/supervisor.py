@@ -68,8 +68,10 @@ class Supervisor:
         self._crashes = 0
         self._started_at = 0.0
         self._held_for: str | None = None
+        self._retired = False
         self.state = State.STOPPED
         self.error: str | None = None
+        console.observe_output(readiness.observe)
 
     @property
     def pid(self) -> int | None:
@@ -148,6 +150,11 @@ class Supervisor:
         if watch is not None:
             await asyncio.wait([watch])
 
+    async def retire(self) -> None:
+        """The agent ends: stop for good. Nothing starts any more, whatever is under way."""
+        self._retired = True
+        await self.stop_and_wait()
+
     def kill(self) -> None:
         """At once, without asking."""
         if self._child is not None:
@@ -170,6 +177,8 @@ class Supervisor:
             self._stages = asyncio.get_running_loop().create_task(self._stop_by_stages())
 
     async def _launch(self) -> None:
+        if self._retired:
+            raise conflict("agent_ending", "The agent is ending.")
         loop = asyncio.get_running_loop()
         self.state = State.STARTING
         self.error = None
@@ -180,7 +189,7 @@ class Supervisor:
                     folder=self._program.folder,
                     environment=self._program.environment,
                     terminal=self._program.terminal,
-                    on_output=self._take_output,
+                    on_output=self._console.feed,
                 )
             except OSError as error:
                 self.state = State.ERROR
@@ -193,9 +202,6 @@ class Supervisor:
             self._watch = loop.create_task(self._watch_for_exit(child))
         self._console.note(f"{self._program.name} started")
         self._readiness.begin(self._follow_readiness)
-
-    def _take_output(self, data: bytes) -> None:
-        self._readiness.observe(self._console.feed(data))
 
     def _follow_readiness(self) -> None:
         if self.state is State.STARTING and self._readiness.ready:

@@ -18,6 +18,8 @@ import psutil
 
 PROCESS_CACHE_SECONDS = 1.0
 DISK_CACHE_SECONDS = 30.0
+DISK_PAUSE_FACTOR = 20  # a walk that takes long is made at most a twentieth of the time
+DISK_WAIT_SECONDS = 0.2
 _CGROUP_MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # cgroup v2: a number, or "max"
 
 
@@ -42,7 +44,9 @@ class UsageMeter:
         self._tree = TreeSampler()
         self._lock = asyncio.Lock()
         self._process: tuple[int, float, ProcessUsage] | None = None
-        self._disk: tuple[float, DiskUsage] | None = None
+        self._disk: DiskUsage | None = None
+        self._measuring: asyncio.Task[None] | None = None
+        self._measure_again_at = 0.0
 
     async def process(self, pid: int) -> ProcessUsage:
         loop = asyncio.get_running_loop()
@@ -54,14 +58,24 @@ class UsageMeter:
             self._process = (pid, loop.time(), usage)
             return usage
 
-    async def disk(self) -> DiskUsage:
+    async def disk(self) -> DiskUsage | None:
+        """The latest figure. A large folder takes long to walk: nobody waits for that, at first there is None."""
         loop = asyncio.get_running_loop()
-        async with self._lock:
-            if self._disk is not None and loop.time() - self._disk[0] < DISK_CACHE_SECONDS:
-                return self._disk[1]
-            usage = await loop.run_in_executor(self._executor, measure_disk, self._folder)
-            self._disk = (loop.time(), usage)
-            return usage
+        if self._measuring is None and loop.time() >= self._measure_again_at:
+            self._measuring = loop.create_task(self._measure_disk())
+        if self._measuring is not None:
+            await asyncio.wait([self._measuring], timeout=DISK_WAIT_SECONDS)
+        return self._disk
+
+    async def _measure_disk(self) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            self._disk = await loop.run_in_executor(self._executor, measure_disk, self._folder)
+        finally:
+            ended = loop.time()
+            self._measure_again_at = ended + max(DISK_CACHE_SECONDS, DISK_PAUSE_FACTOR * (ended - began))
+            self._measuring = None
 
 
 class TreeSampler:

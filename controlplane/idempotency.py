@@ -34,7 +34,7 @@ class Idempotency:
     async def run(
         self, *, scope: str, key: str, request: bytes, execute: Callable[[], Awaitable[RawAnswer]]
     ) -> tuple[RawAnswer, bool]:
-        """The answer, and whether it is a replay. `scope` is whose key it is; `request` is hashed to tell requests apart.
+        """The answer, and whether it is a replay. `scope` is whose key it is; `request` is hashed to tell them apart.
 
         Raises InvalidInput for an unusable key and Conflict as `IdempotencyRepository.begin` does. When `execute`
         raises, nothing is stored and the key is free again.

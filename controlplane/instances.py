@@ -1,13 +1,14 @@
 """The directory of instances: who owns what, where its agent lives, and who may see it.
 
 Every instance is held in memory, so that a portal read costs no database read. A write goes to the database first and
-is seen here at once; writes of other processes arrive by `sync`, which a job calls every second. HTTP is not known here.
+is seen here at once; writes of other processes arrive by `sync`, which a job calls every second.
 """
 
 from __future__ import annotations
 
 import bisect
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,6 +21,7 @@ from controlplane.secretbox import SecretBox
 
 ID_PREFIXES: Mapping[InstanceKind, str] = {InstanceKind.GAME: "gs_", InstanceKind.DEV: "dev_"}
 _WRITE_ATTEMPTS = 5
+_REMEMBERED_REMOVALS = 10_000
 
 AddressCheck = Callable[[str, int], None]
 """Raises InvalidInput when no agent may live at this address and port (see `agents.addresses`)."""
@@ -65,6 +67,7 @@ class InstanceDirectory:
         self._by_vmid: dict[int, str] = {}
         self._ids_of_owner: dict[str, list[str]] = {}
         self._all_ids: list[str] = []
+        self._removed_revisions: OrderedDict[str, int] = OrderedDict()
         self._sync_from: datetime | None = None
         self._listeners: list[ChangeListener] = []
 
@@ -202,8 +205,12 @@ class InstanceDirectory:
         known = self._by_id.get(instance.id)
         if known is not None and known.revision >= instance.revision:
             return
-        if known is None and instance.deleted_at is not None:
-            return
+        if instance.revision <= self._removed_revisions.get(instance.id, 0):
+            return  # read before the removal was written, and arrived after it
+        if instance.deleted_at is not None:
+            self._remember_removal(instance)
+            if known is None:
+                return
         if known is not None:
             self._unindex(known)
         current = instance if instance.deleted_at is None else None
@@ -211,6 +218,11 @@ class InstanceDirectory:
             self._index(current)
         for listener in self._listeners:
             listener(known, current)
+
+    def _remember_removal(self, instance: Instance) -> None:
+        self._removed_revisions[instance.id] = instance.revision
+        if len(self._removed_revisions) > _REMEMBERED_REMOVALS:
+            self._removed_revisions.popitem(last=False)
 
     def _index(self, instance: Instance) -> None:
         self._by_id[instance.id] = instance

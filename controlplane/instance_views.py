@@ -1,0 +1,135 @@
+"""How instances read as JSON: the record, its normalized state, and pages of both. Reads memory only.
+
+This is the portal's hot path: what does not change with the moment of reading is serialized once per revision.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+from prometheus_client import Gauge
+
+from controlplane.agents.cache import StateCache
+from controlplane.agents.states import is_stale, render_state_json
+from controlplane.clock import rfc3339
+from controlplane.instances import InstanceDirectory
+from controlplane.models import AgentState, Connection, Instance, InstanceKind, Principal
+from controlplane.ports import Clock
+
+
+class InstanceViews:
+    """`stale_after_seconds` is the age from which a state is served as stale."""
+
+    def __init__(
+        self, directory: InstanceDirectory, states: StateCache, clock: Clock, *, stale_after_seconds: float
+    ) -> None:
+        self._directory = directory
+        self._states = states
+        self._clock = clock
+        self._stale_after_seconds = stale_after_seconds
+        self._records: dict[str, tuple[int, bytes]] = {}
+        directory.add_listener(self._forget)
+
+    def document(self, instance: Instance) -> bytes:
+        """`{"id","kind","vmid","name","ownerId","createdAt","state"}` (docs/api.md, "Instances")."""
+        return self._document(instance, self._clock.now())
+
+    def admin_document(self, instance: Instance) -> bytes:
+        """As `document`, with where the agent lives. Never its secret."""
+        where = {
+            "address": instance.address,
+            "port": instance.port,
+            "https": instance.https,
+            "idePort": instance.ide_port,
+        }
+        return self._document(instance, self._clock.now())[:-1] + b"," + orjson.dumps(where)[1:]
+
+    def state_document(self, instance: Instance) -> bytes:
+        return self._state(instance, self._states.get(instance.id), self._clock.now())
+
+    def etag(self, instance: Instance) -> str:
+        """The state's revision. A state that went stale by age alone is told apart: no poll raised its revision."""
+        state = self._states.get(instance.id)
+        aged = state.confirmed and is_stale(state, self._clock.now(), self._stale_after_seconds)
+        return f'"{state.revision}.{instance.revision}{"-stale" if aged else ""}"'
+
+    def page(self, principal: Principal, kind: InstanceKind | None, query: Mapping[str, Any]) -> bytes:
+        """`{"items","nextAfter"}` of what the caller may see and the query's filters let through."""
+        now = self._clock.now()
+        limit: int = query["limit"]
+        kinds = {kind.value} if kind is not None else {each.value for each in InstanceKind}
+        if "kind" in query:
+            kinds &= {query["kind"]}
+        ready: str | None = query.get("ready")
+        connection: str | None = query.get("connection")
+        owner: str | None = query.get("ownerId")
+        items: list[bytes] = []
+        last_id = ""
+        next_after = None
+        for instance in self._directory.visible_to(principal, after=query.get("after")):
+            if instance.kind not in kinds or (owner is not None and instance.owner_id != owner):
+                continue
+            if (ready is not None or connection is not None) and not self._lets_through(
+                instance, ready, connection, now
+            ):
+                continue
+            if len(items) == limit:
+                next_after = last_id
+                break
+            items.append(self._document(instance, now))
+            last_id = instance.id
+        return b'{"items":[' + b",".join(items) + b'],"nextAfter":' + orjson.dumps(next_after) + b"}"
+
+    def observe(self, gauge: Gauge) -> None:
+        """Set the gauge of instances by kind and connection."""
+        counts = Counter(
+            (instance.kind.value, self._states.get(instance.id).connection.value) for instance in self._directory.all()
+        )
+        for kind in InstanceKind:
+            for connection in Connection:
+                gauge.labels(kind.value, connection.value).set(counts[kind.value, connection.value])
+
+    def _lets_through(self, instance: Instance, ready: str | None, connection: str | None, now: datetime) -> bool:
+        state = self._states.get(instance.id)
+        if connection is not None and state.connection.value != connection:
+            return False
+        if ready is None:
+            return True
+        is_ready = state.ready and not is_stale(state, now, self._stale_after_seconds)
+        return is_ready == (ready == "true")
+
+    def _document(self, instance: Instance, now: datetime) -> bytes:
+        known = self._records.get(instance.id)
+        if known is None or known[0] != instance.revision:
+            known = (instance.revision, _record_prefix(instance))
+            self._records[instance.id] = known
+        return known[1] + self._state(instance, self._states.get(instance.id), now) + b"}"
+
+    def _state(self, instance: Instance, state: AgentState, now: datetime) -> bytes:
+        return render_state_json(
+            state,
+            suspension=instance.suspension,
+            operation=None,
+            now=now,
+            stale_after_seconds=self._stale_after_seconds,
+        )
+
+    def _forget(self, before: Instance | None, after: Instance | None) -> None:
+        if after is None and before is not None:
+            self._records.pop(before.id, None)
+
+
+def _record_prefix(instance: Instance) -> bytes:
+    record = {
+        "id": instance.id,
+        "kind": instance.kind.value,
+        "vmid": instance.vmid,
+        "name": instance.name,
+        "ownerId": instance.owner_id,
+        "createdAt": rfc3339(instance.created_at),
+    }
+    return orjson.dumps(record)[:-1] + b',"state":'

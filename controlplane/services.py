@@ -1,0 +1,53 @@
+"""The typed container that handlers receive: what the application can do, already wired. No logic lives here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controlplane.agents.cache import StateCache
+from controlplane.agents.client import AgentClient
+from controlplane.agents.poller import Poller
+from controlplane.auth.api_keys import ApiKeyService
+from controlplane.auth.authenticator import Authenticator
+from controlplane.auth.reset import PasswordResetService
+from controlplane.auth.sessions import SessionService
+from controlplane.idempotency import Idempotency
+from controlplane.instance_views import InstanceViews
+from controlplane.instances import InstanceDirectory
+from controlplane.observability.audit import AuditTrail
+from controlplane.observability.loop_lag import LoopLag
+from controlplane.observability.metrics import Metrics
+from controlplane.ports import Clock, StorageProbe, UserRepository
+from controlplane.settings import Settings
+
+
+@dataclass(slots=True)
+class Lifecycle:
+    """Where the process is in its life. `problem` says why it is not serving yet, in words for an operator."""
+
+    serving: bool = False
+    draining: bool = False
+    problem: str = "starting"
+    polls_here: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    settings: Settings
+    clock: Clock
+    lifecycle: Lifecycle
+    metrics: Metrics
+    loop_lag: LoopLag
+    storage: StorageProbe
+    users: UserRepository
+    authenticator: Authenticator
+    sessions: SessionService
+    resets: PasswordResetService
+    api_keys: ApiKeyService
+    instances: InstanceDirectory
+    instance_views: InstanceViews
+    states: StateCache
+    poller: Poller
+    agents: AgentClient
+    idempotency: Idempotency
+    audit: AuditTrail

@@ -1,0 +1,167 @@
+"""The whole route table, and the application made of it."""
+
+from __future__ import annotations
+
+import logging
+
+import tornado.web
+from controlplane.auth.api_keys import Scope
+
+from controlplane.services import Services
+from handlers import admin, auth, dev, game, ops, pages
+from handlers import schemas as shape
+from handlers.base import ApiHandler, NotFoundHandler
+from handlers.openapi import describe
+from handlers.routing import Access, Endpoint, Route
+
+logger = logging.getLogger("controlplane.http")
+
+PUBLIC, ACCOUNT, ADMIN = Access.PUBLIC, Access.ACCOUNT, Access.ADMIN
+READ, POWER, CONSOLE = Scope.INSTANCES_READ, Scope.INSTANCES_POWER, Scope.INSTANCES_CONSOLE
+
+
+def _power(what: str) -> dict[str, Endpoint]:
+    return {"POST": Endpoint(ACCOUNT, f"Start, stop or restart {what}; the agent's answer", POWER)}
+
+
+def _command(what: str) -> dict[str, Endpoint]:
+    return {"POST": Endpoint(ACCOUNT, f"Send one console line to {what}", CONSOLE, body=shape.CONSOLE_COMMAND)}
+
+
+# fmt: off
+ROUTES: tuple[Route, ...] = (
+    # Game servers and dev containers: first, since portals read them most
+    Route("/api/game/servers", game.GameServersHandler, {
+        "GET": Endpoint(ACCOUNT, "List game servers with their state", READ, query=shape.INSTANCE_LIST)}),
+    Route("/api/game/servers/{instance_id}/state", game.GameServerStateHandler, {
+        "GET": Endpoint(ACCOUNT, "The normalized state; its revision is the ETag", READ)}),
+    Route("/api/game/servers/{instance_id}", game.GameServerHandler, {
+        "GET": Endpoint(ACCOUNT, "One game server with its state", READ)}),
+    Route("/api/game/servers/{instance_id}/{action:start|stop|restart}", game.GameServerPowerHandler, _power("it")),
+    Route("/api/game/servers/{instance_id}/console/command", game.GameServerCommandHandler, _command("it")),
+    Route("/api/dev", dev.DevContainersHandler, {
+        "GET": Endpoint(ACCOUNT, "List dev containers with their state", READ, query=shape.INSTANCE_LIST)}),
+    Route("/api/dev/{instance_id}/state", dev.DevContainerStateHandler, {
+        "GET": Endpoint(ACCOUNT, "The normalized state; its revision is the ETag", READ)}),
+    Route("/api/dev/{instance_id}", dev.DevContainerHandler, {
+        "GET": Endpoint(ACCOUNT, "One dev container with its state", READ)}),
+    Route("/api/dev/{instance_id}/{action:start|stop|restart}", dev.DevContainerPowerHandler, _power("it")),
+    Route("/api/dev/{instance_id}/console/command", dev.DevContainerCommandHandler, _command("it")),
+    Route("/api/dev/{instance_id}/codeserver/{action:start|stop|restart}", dev.CodeServerHandler,
+          _power("its code-server")),
+
+    # Accounts
+    Route("/api/auth/register", auth.RegisterHandler, {
+        "POST": Endpoint(PUBLIC, "Make an account, where that is open", body=shape.CREDENTIALS, success=202)}),
+    Route("/api/auth/login", auth.LoginHandler, {
+        "POST": Endpoint(PUBLIC, "Sign in", body=shape.CREDENTIALS)}),
+    Route("/api/auth/refresh", auth.RefreshHandler, {
+        "POST": Endpoint(PUBLIC, "Exchange a refresh token for new tokens", body=shape.REFRESH)}),
+    Route("/api/auth/logout", auth.LogoutHandler, {
+        "POST": Endpoint(ACCOUNT, "End this session", success=204)}),
+    Route("/api/auth/logout-all", auth.LogoutAllHandler, {
+        "POST": Endpoint(ACCOUNT, "End every session of the account", success=204)}),
+    Route("/api/auth/me", auth.MeHandler, {
+        "GET": Endpoint(ACCOUNT, "Who is calling", Scope.ACCOUNT_READ)}),
+    Route("/api/auth/sessions", auth.SessionsHandler, {
+        "GET": Endpoint(ACCOUNT, "Active sessions, newest first")}),
+    Route("/api/auth/sessions/{sid}", auth.SessionHandler, {
+        "DELETE": Endpoint(ACCOUNT, "Revoke one session", success=204)}),
+    Route("/api/auth/password/forgot", auth.PasswordForgotHandler, {
+        "POST": Endpoint(PUBLIC, "Ask for a reset link by mail", body=shape.PASSWORD_FORGOT, success=202)}),
+    Route("/api/auth/password/reset", auth.PasswordResetHandler, {
+        "POST": Endpoint(PUBLIC, "Set a new password with a reset token", body=shape.PASSWORD_RESET, success=204)}),
+    Route("/api/auth/password/change", auth.PasswordChangeHandler, {
+        "POST": Endpoint(ACCOUNT, "Change the password; other sessions end", body=shape.PASSWORD_CHANGE, success=204)}),
+    Route("/api/auth/api-keys", auth.ApiKeysHandler, {
+        "GET": Endpoint(ACCOUNT, "List API keys"),
+        "POST": Endpoint(ACCOUNT, "Make an API key; its secret is shown once", body=shape.API_KEY, success=201,
+                         idempotent=True)}),
+    Route("/api/auth/api-keys/{key_id}", auth.ApiKeyHandler, {
+        "DELETE": Endpoint(ACCOUNT, "Revoke an API key", success=204)}),
+
+    # Administration
+    Route("/api/admin/instances", admin.AdminInstancesHandler, {
+        "GET": Endpoint(ADMIN, "List every instance", Scope.ADMIN, query=shape.ADMIN_INSTANCE_LIST),
+        "POST": Endpoint(ADMIN, "Register a container that exists already", Scope.ADMIN,
+                         body=shape.INSTANCE_REGISTRATION, success=201, idempotent=True)}),
+    Route("/api/admin/instances/{instance_id}", admin.AdminInstanceHandler, {
+        "GET": Endpoint(ADMIN, "One instance, with where its agent lives", Scope.ADMIN),
+        "PATCH": Endpoint(ADMIN, "Change an instance's record", Scope.ADMIN, body=shape.INSTANCE_UPDATE),
+        "DELETE": Endpoint(ADMIN, "Forget an instance; its container is left alone", Scope.ADMIN, success=204)}),
+    Route("/api/admin/instances/{instance_id}/{action:suspend}", admin.AdminInstanceSuspensionHandler, {
+        "POST": Endpoint(ADMIN, "Suspend an instance", Scope.ADMIN, body=shape.SUSPENSION)}),
+    Route("/api/admin/instances/{instance_id}/{action:unsuspend}", admin.AdminInstanceSuspensionHandler, {
+        "POST": Endpoint(ADMIN, "Lift an instance's suspension", Scope.ADMIN)}),
+    Route("/api/admin/users", admin.AdminUsersHandler, {
+        "GET": Endpoint(ADMIN, "List users", Scope.ADMIN, query=shape.PAGE)}),
+    Route("/api/admin/users/{user_id}", admin.AdminUserHandler, {
+        "GET": Endpoint(ADMIN, "One user", Scope.ADMIN)}),
+    Route("/api/admin/users/{user_id}/{action:suspend}", admin.AdminUserSuspensionHandler, {
+        "POST": Endpoint(ADMIN, "Suspend a user; every session ends", Scope.ADMIN, body=shape.SUSPENSION)}),
+    Route("/api/admin/users/{user_id}/{action:unsuspend}", admin.AdminUserSuspensionHandler, {
+        "POST": Endpoint(ADMIN, "Lift a user's suspension", Scope.ADMIN)}),
+
+    # The service itself
+    Route("/healthz", ops.HealthzHandler, {"GET": Endpoint(PUBLIC, "Alive")}),
+    Route("/readyz", ops.ReadyzHandler, {"GET": Endpoint(PUBLIC, "Ready to serve, with reasons")}),
+    Route("/metrics", ops.MetricsHandler, {"GET": Endpoint(PUBLIC, "Prometheus metrics")}),
+    Route("/api/openapi.json", ops.OpenApiHandler, {"GET": Endpoint(PUBLIC, "This description")}),
+    Route("/docs", pages.DocsHandler, {"GET": Endpoint(PUBLIC, "This description, for reading")}),
+    Route("/", pages.IndexHandler, {"GET": Endpoint(PUBLIC, "The front page")}),
+)
+# fmt: on
+
+
+def make_app(services: Services) -> tornado.web.Application:
+    description = describe(ROUTES)
+    extra = {
+        ops.OpenApiHandler: {"description": description.json},
+        pages.DocsHandler: {"page": pages.render_docs(description.document)},
+    }
+    rules = [
+        tornado.web.url(
+            route.pattern,
+            route.handler,
+            {"services": services, "route": route, **extra.get(route.handler, {})},
+            name=route.name,
+        )
+        for route in ROUTES
+    ]
+    unknown = Route("(unknown)", NotFoundHandler, {})
+    return tornado.web.Application(
+        rules,
+        default_handler_class=NotFoundHandler,
+        default_handler_args={"services": services, "route": unknown},
+        log_function=_RequestLog(services).write,
+    )
+
+
+class _RequestLog:
+    """One line and three metrics a request, when it is answered."""
+
+    def __init__(self, services: Services) -> None:
+        self._metrics = services.metrics
+        self._every = services.settings.access_log == "all"
+
+    def write(self, handler: tornado.web.RequestHandler) -> None:
+        if not isinstance(handler, ApiHandler):
+            return
+        request = handler.request
+        status = handler.get_status()
+        seconds = request.request_time()
+        route = handler.route.name
+        self._metrics.http_requests.labels(route, request.method, status).inc()
+        self._metrics.http_seconds.labels(route).observe(seconds)
+        if self._every or status >= 400:
+            logger.info(
+                "request",
+                extra={
+                    "method": request.method,
+                    "path": request.path,
+                    "status": status,
+                    "milliseconds": round(seconds * 1000, 3),
+                    "address": handler.client_address,
+                    "request_id": handler.request_id,
+                },
+            )

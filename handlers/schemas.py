@@ -1,0 +1,93 @@
+"""Every request's shape, for Cerberus. Unknown keys are refused by name; a Mongo operator is no string."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from handlers.validation import BodySchema, Schema
+
+_PASSWORD: dict[str, Any] = {"type": "string", "required": True, "minlength": 1, "maxlength": 1024}
+_EMAIL: dict[str, Any] = {
+    "type": "string",
+    "required": True,
+    "minlength": 3,
+    "maxlength": 254,  # RFC 5321 section 4.5.3.1.3, less the angle brackets
+    "regex": r"[^@\s]+@[^@\s]+",
+}
+_OPAQUE_TOKEN: dict[str, Any] = {"type": "string", "required": True, "minlength": 1, "maxlength": 512}
+_REASON: dict[str, Any] = {
+    "type": "string",
+    "required": True,
+    "minlength": 1,
+    "maxlength": 500,
+    "check_with": "visible",
+}
+
+CREDENTIALS = BodySchema({"email": _EMAIL, "password": _PASSWORD})
+REFRESH = BodySchema({"refreshToken": _OPAQUE_TOKEN})
+PASSWORD_FORGOT = BodySchema({"email": _EMAIL})
+PASSWORD_RESET = BodySchema({"token": _OPAQUE_TOKEN, "password": _PASSWORD})
+PASSWORD_CHANGE = BodySchema({"currentPassword": _PASSWORD, "newPassword": _PASSWORD})
+API_KEY = BodySchema(
+    {
+        "name": {"type": "string", "required": True, "minlength": 1, "maxlength": 100, "check_with": "visible"},
+        "scopes": {
+            "type": "list",
+            "required": True,
+            "minlength": 1,
+            "maxlength": 20,
+            "schema": {"type": "string", "maxlength": 64},
+        },
+        "expiresInDays": {"type": "integer", "min": 1, "max": 365, "nullable": True, "default": None},
+    }
+)
+
+CONSOLE_COMMAND = BodySchema(
+    {"command": {"type": "string", "required": True, "minlength": 1, "maxlength": 4096, "check_with": "one_line"}}
+)
+
+_NAME: dict[str, Any] = {"type": "string", "minlength": 1, "maxlength": 100, "check_with": "visible"}
+_VMID: dict[str, Any] = {"type": "integer", "min": 100, "max": 999_999_999}  # Proxmox VE's range
+_ADDRESS: dict[str, Any] = {"type": "string", "minlength": 2, "maxlength": 64}
+_PORT: dict[str, Any] = {"type": "integer", "min": 1, "max": 65535}
+_AGENT_TOKEN: dict[str, Any] = {"type": "string", "minlength": 16, "maxlength": 512, "check_with": "header_safe"}
+_ID: dict[str, Any] = {"type": "string", "minlength": 1, "maxlength": 64}
+
+INSTANCE_REGISTRATION = BodySchema(
+    {
+        "kind": {"type": "string", "required": True, "allowed": ["game", "dev"]},
+        "name": {**_NAME, "required": True},
+        "vmid": {**_VMID, "required": True},
+        "address": {**_ADDRESS, "required": True},
+        "port": {**_PORT, "required": True},
+        "token": {**_AGENT_TOKEN, "required": True},
+        "ownerId": {**_ID, "required": True},
+        "https": {"type": "boolean", "default": False},
+        "idePort": {**_PORT, "default": 8080},
+    }
+)
+INSTANCE_UPDATE = BodySchema(
+    {
+        "name": _NAME,
+        "vmid": _VMID,
+        "address": _ADDRESS,
+        "port": _PORT,
+        "token": _AGENT_TOKEN,
+        "ownerId": _ID,
+        "https": {"type": "boolean"},
+        "idePort": _PORT,
+    }
+)
+SUSPENSION = BodySchema({"reason": _REASON})
+
+_LIMIT: dict[str, Any] = {"type": "integer", "coerce": int, "min": 1, "max": 200, "default": 50}
+_AFTER: dict[str, Any] = {"type": "string", "maxlength": 64}
+
+PAGE: Schema = {"limit": _LIMIT, "after": _AFTER}
+INSTANCE_LIST: Schema = {
+    **PAGE,
+    "kind": {"type": "string", "allowed": ["game", "dev"]},
+    "ready": {"type": "string", "allowed": ["true", "false"]},
+    "connection": {"type": "string", "allowed": ["connecting", "connected", "disconnected"]},
+}
+ADMIN_INSTANCE_LIST: Schema = {**INSTANCE_LIST, "ownerId": _ID}

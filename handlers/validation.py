@@ -1,0 +1,98 @@
+"""Shape at the border: bytes to JSON to a document that a Cerberus schema allows. Invariants belong to the services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import cerberus
+import orjson
+
+from controlplane.errors import InvalidInput, MalformedRequest
+
+Schema = Mapping[str, Mapping[str, Any]]
+
+
+class _Validator(cerberus.Validator):  # type: ignore[misc]
+    """Cerberus, with sentences that name what is allowed. Booleans are no integers here."""
+
+    types_mapping: ClassVar[dict[str, cerberus.TypeDefinition]] = {
+        **cerberus.Validator.types_mapping,
+        "integer": cerberus.TypeDefinition("integer", (int,), (bool,)),
+    }
+
+    def _check_with_one_line(self, field: str, value: str) -> None:
+        if any(character in value for character in "\r\n\0"):
+            self._error(field, "must be one line, without control characters")
+
+    def _check_with_visible(self, field: str, value: str) -> None:
+        if not value.strip() or not value.isprintable():
+            self._error(field, "must hold visible characters only")
+
+    def _check_with_header_safe(self, field: str, value: str) -> None:
+        if not value.isascii() or not value.isprintable() or " " in value:
+            self._error(field, "must be ASCII without spaces, since it travels in a header")
+
+
+class BodySchema:
+    """A compiled schema. `empty` allows no body at all, read as `{}`."""
+
+    def __init__(self, schema: Schema, *, empty: bool = False) -> None:
+        self.schema = schema
+        self.empty = empty
+        _Validator(dict(schema))  # refuses a schema that is itself wrong, at import
+
+    def validate(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The document with defaults filled in. Raises InvalidInput that names each wrong field."""
+        validator = _Validator(dict(self.schema), allow_unknown=False)
+        if not validator.validate(dict(document)):
+            raise InvalidInput(_flatten(validator.errors))
+        normalized: dict[str, Any] = validator.document
+        return normalized
+
+
+NO_BODY = BodySchema({}, empty=True)
+
+
+def parse_json_object(raw: bytes) -> dict[str, Any]:
+    """Raises MalformedRequest for what is not UTF-8, not JSON or not an object."""
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedRequest(f"The body is not UTF-8: byte {error.start} cannot be read.", code="not_utf8") from error
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise MalformedRequest(f"The body is not JSON: {error}.", code="not_json") from error
+    if not isinstance(document, dict):
+        raise MalformedRequest("The body must be a JSON object.", code="not_an_object")
+    return document
+
+
+def parse_query(arguments: Mapping[str, Sequence[bytes]], schema: Schema) -> dict[str, Any]:
+    """Query arguments by a schema whose rules may `coerce`. Raises InvalidInput for unknown or repeated names."""
+    fields: dict[str, list[str]] = {}
+    document: dict[str, Any] = {}
+    for name, values in arguments.items():
+        if len(values) > 1:
+            fields[name] = ["is given more than once"]
+            continue
+        try:
+            document[name] = values[0].decode("utf-8")
+        except UnicodeDecodeError:
+            fields[name] = ["is not UTF-8"]
+    if fields:
+        raise InvalidInput(fields)
+    return BodySchema(schema).validate(document)
+
+
+def _flatten(tree: Mapping[Any, Sequence[Any]], prefix: str = "") -> dict[str, list[str]]:
+    flat: dict[str, list[str]] = {}
+    for key, problems in tree.items():
+        name = f"{prefix}{key}"
+        for problem in problems:
+            if isinstance(problem, Mapping):
+                flat.update(_flatten(problem, f"{name}."))
+            else:
+                flat.setdefault(name, []).append(str(problem))
+    return flat

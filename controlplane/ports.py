@@ -5,7 +5,7 @@ Every repository method may raise `StorageUnavailable` when the database cannot 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -184,7 +184,7 @@ class AgentResponse:
 class AgentTransport(Protocol):
     """HTTP/1.1 to an agent: keep-alive, no redirects, no proxy from the environment."""
 
-    async def request(
+    def request(
         self,
         endpoint: AgentEndpoint,
         method: str,
@@ -194,8 +194,9 @@ class AgentTransport(Protocol):
         request_id: str | None = None,
         timeout_seconds: float,
         body_limit_bytes: int,
-    ) -> AgentResponse:
-        """Raises AgentUnreachable, AgentTimeout or AgentProtocolError. `target` is the path with its query."""
+    ) -> Awaitable[AgentResponse]:
+        """Under way when this returns, so that two can run side by side. `target` is the path with its query.
+        The awaitable raises AgentUnreachable, AgentTimeout or AgentProtocolError."""
 
     def forget(self, endpoint: AgentEndpoint) -> None:
         """Close what is kept open to this endpoint."""

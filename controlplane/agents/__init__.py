@@ -1,0 +1,1 @@
+"""Agents: how they are called, when they are polled, and what their answers mean. Streams live in `proxying`."""

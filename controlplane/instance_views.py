@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,11 +15,23 @@ import orjson
 from prometheus_client import Gauge
 
 from controlplane.agents.cache import StateCache
-from controlplane.agents.states import is_stale, render_state_json
+from controlplane.agents.states import age_json, is_stale, state_json_around_age
 from controlplane.clock import rfc3339
 from controlplane.instances import InstanceDirectory
 from controlplane.models import AgentState, Connection, Instance, InstanceKind, Principal
 from controlplane.ports import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """An instance's JSON but for the age of its state, and what it was made of."""
+
+    instance: Instance
+    state: AgentState
+    stale: bool
+    record: bytes
+    ahead: bytes
+    behind: bytes
 
 
 class InstanceViews:
@@ -31,7 +44,7 @@ class InstanceViews:
         self._states = states
         self._clock = clock
         self._stale_after_seconds = stale_after_seconds
-        self._records: dict[str, tuple[int, bytes]] = {}
+        self._rendered: dict[str, _Rendered] = {}
         directory.add_listener(self._forget)
 
     def document(self, instance: Instance) -> bytes:
@@ -49,7 +62,9 @@ class InstanceViews:
         return self._document(instance, self._clock.now())[:-1] + b"," + orjson.dumps(where)[1:]
 
     def state_document(self, instance: Instance) -> bytes:
-        return self._state(instance, self._states.get(instance.id), self._clock.now())
+        now = self._clock.now()
+        rendered = self._render(instance, now)
+        return rendered.ahead + age_json(rendered.state, now) + rendered.behind
 
     def etag(self, instance: Instance) -> str:
         """The state's revision. A state that went stale by age alone is told apart: no poll raised its revision."""
@@ -103,24 +118,23 @@ class InstanceViews:
         return is_ready == (ready == "true")
 
     def _document(self, instance: Instance, now: datetime) -> bytes:
-        known = self._records.get(instance.id)
-        if known is None or known[0] != instance.revision:
-            known = (instance.revision, _record_prefix(instance))
-            self._records[instance.id] = known
-        return known[1] + self._state(instance, self._states.get(instance.id), now) + b"}"
+        rendered = self._render(instance, now)
+        return rendered.record + rendered.ahead + age_json(rendered.state, now) + rendered.behind + b"}"
 
-    def _state(self, instance: Instance, state: AgentState, now: datetime) -> bytes:
-        return render_state_json(
-            state,
-            suspension=instance.suspension,
-            operation=None,
-            now=now,
-            stale_after_seconds=self._stale_after_seconds,
-        )
+    def _render(self, instance: Instance, now: datetime) -> _Rendered:
+        state = self._states.get(instance.id)
+        stale = is_stale(state, now, self._stale_after_seconds)
+        known = self._rendered.get(instance.id)
+        if known is not None and known.state is state and known.instance is instance and known.stale is stale:
+            return known
+        ahead, behind = state_json_around_age(state, suspension=instance.suspension, operation=None, stale=stale)
+        rendered = _Rendered(instance, state, stale, _record_prefix(instance), ahead, behind)
+        self._rendered[instance.id] = rendered
+        return rendered
 
     def _forget(self, before: Instance | None, after: Instance | None) -> None:
         if after is None and before is not None:
-            self._records.pop(before.id, None)
+            self._rendered.pop(before.id, None)
 
 
 def _record_prefix(instance: Instance) -> bytes:

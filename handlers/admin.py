@@ -15,7 +15,7 @@ _FIELD_OF_KEY = {"ownerId": "owner_id", "idePort": "ide_port"}
 
 
 class AdminInstancesHandler(InstanceListHandler):
-    async def post(self) -> Answer:
+    async def on_post(self) -> Answer:
         body = self.body
         instance = await self.services.instances.register(
             Registration(
@@ -35,10 +35,10 @@ class AdminInstancesHandler(InstanceListHandler):
 
 
 class AdminInstanceHandler(InstanceHandler):
-    def get(self, instance_id: str) -> Answer:
+    def on_get(self, instance_id: str) -> Answer:
         return Answer(_admin_document(self, self.instance(instance_id)))
 
-    async def patch(self, instance_id: str) -> Answer:
+    async def on_patch(self, instance_id: str) -> Answer:
         if not self.body:
             raise InvalidInput({}, "There is nothing to change in an empty body.")
         changes: dict[str, Any] = {_FIELD_OF_KEY.get(key, key): value for key, value in self.body.items()}
@@ -46,7 +46,7 @@ class AdminInstanceHandler(InstanceHandler):
         await self.audit("instance.update", instance.id, {"fields": sorted(self.body)})
         return Answer(_admin_document(self, instance))
 
-    async def delete(self, instance_id: str) -> Answer:
+    async def on_delete(self, instance_id: str) -> Answer:
         instance = self.instance(instance_id)
         await self.services.instances.remove(instance.id)
         await self.audit("instance.remove", instance.id, {"vmid": instance.vmid})
@@ -54,7 +54,7 @@ class AdminInstanceHandler(InstanceHandler):
 
 
 class AdminInstanceSuspensionHandler(InstanceHandler):
-    async def post(self, instance_id: str, action: str) -> Answer:
+    async def on_post(self, instance_id: str, action: str) -> Answer:
         suspension = None
         if action == "suspend":
             suspension = Suspension(self.body["reason"], self.services.clock.now())
@@ -68,7 +68,7 @@ def _admin_document(handler: InstanceHandler, instance: Instance) -> bytes:
 
 
 class AdminUsersHandler(ApiHandler):
-    async def get(self) -> Answer:
+    async def on_get(self) -> Answer:
         limit = self.query["limit"]
         users = await self.services.users.page(limit=limit + 1, after=self.query.get("after"))
         shown = users[:limit]
@@ -81,12 +81,12 @@ class AdminUsersHandler(ApiHandler):
 
 
 class AdminUserHandler(ApiHandler):
-    async def get(self, user_id: str) -> Answer:
+    async def on_get(self, user_id: str) -> Answer:
         return Answer(user_document(_found(await self.services.users.get(user_id))))
 
 
 class AdminUserSuspensionHandler(ApiHandler):
-    async def post(self, user_id: str, action: str) -> Answer:
+    async def on_post(self, user_id: str, action: str) -> Answer:
         if action == "suspend":
             if user_id == self.principal.user_id:
                 raise Conflict("You cannot suspend yourself.", code="cannot_suspend_self")

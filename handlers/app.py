@@ -115,7 +115,7 @@ ROUTES: tuple[Route, ...] = (
 
 def make_app(services: Services) -> tornado.web.Application:
     description = describe(ROUTES)
-    extra = {
+    extra: dict[type[tornado.web.RequestHandler], dict[str, object]] = {
         ops.OpenApiHandler: {"description": description.json},
         pages.DocsHandler: {"page": pages.render_docs(description.document)},
     }

@@ -57,7 +57,7 @@ def _api_key_document(key: ApiKey) -> dict[str, object]:
 
 
 class RegisterHandler(ApiHandler):
-    async def post(self) -> Answer:
+    async def on_post(self) -> Answer:
         if not self.services.settings.registration_enabled:
             raise Forbidden("Registration is closed here; ask the operator for an account.", code="registration_closed")
         await self.services.sessions.register(self.body["email"], self.body["password"], address=self.client_address)
@@ -65,7 +65,7 @@ class RegisterHandler(ApiHandler):
 
 
 class LoginHandler(ApiHandler):
-    async def post(self) -> Answer:
+    async def on_post(self) -> Answer:
         login = await self.services.sessions.login(
             self.body["email"],
             self.body["password"],
@@ -76,25 +76,25 @@ class LoginHandler(ApiHandler):
 
 
 class RefreshHandler(ApiHandler):
-    async def post(self) -> Answer:
+    async def on_post(self) -> Answer:
         return _login_answer(await self.services.sessions.refresh(self.body["refreshToken"]))
 
 
 class LogoutHandler(ApiHandler):
-    async def post(self) -> Answer:
+    async def on_post(self) -> Answer:
         if self.principal.session_id is not None:
             await self.services.sessions.revoke_session(self.principal.user_id, self.principal.session_id)
         return Answer(status=204)
 
 
 class LogoutAllHandler(ApiHandler):
-    async def post(self) -> Answer:
+    async def on_post(self) -> Answer:
         await self.services.sessions.logout_all(self.principal.user_id)
         return Answer(status=204)
 
 
 class MeHandler(ApiHandler):
-    async def get(self) -> Answer:
+    async def on_get(self) -> Answer:
         user = await self.services.users.get(self.principal.user_id)
         if user is None:
             raise NotFound
@@ -102,31 +102,31 @@ class MeHandler(ApiHandler):
 
 
 class SessionsHandler(ApiHandler):
-    async def get(self) -> Answer:
+    async def on_get(self) -> Answer:
         sessions = await self.services.sessions.list_sessions(self.principal.user_id)
         return Answer({"items": [_session_document(session, self.principal.session_id) for session in sessions]})
 
 
 class SessionHandler(ApiHandler):
-    async def delete(self, sid: str) -> Answer:
+    async def on_delete(self, sid: str) -> Answer:
         await self.services.sessions.revoke_session(self.principal.user_id, sid)
         return Answer(status=204)
 
 
 class PasswordForgotHandler(ApiHandler):
-    async def post(self) -> Answer:
+    async def on_post(self) -> Answer:
         await self.services.resets.forgot(self.body["email"], address=self.client_address)
         return Answer({"status": "accepted"}, status=202)
 
 
 class PasswordResetHandler(ApiHandler):
-    async def post(self) -> Answer:
+    async def on_post(self) -> Answer:
         await self.services.resets.reset(self.body["token"], self.body["password"], address=self.client_address)
         return Answer(status=204)
 
 
 class PasswordChangeHandler(ApiHandler):
-    async def post(self) -> Answer:
+    async def on_post(self) -> Answer:
         await self.services.sessions.change_password(
             self.principal,
             self.body["currentPassword"],
@@ -137,11 +137,11 @@ class PasswordChangeHandler(ApiHandler):
 
 
 class ApiKeysHandler(ApiHandler):
-    async def get(self) -> Answer:
+    async def on_get(self) -> Answer:
         keys = await self.services.api_keys.list_keys(self.principal.user_id)
         return Answer({"items": [_api_key_document(key) for key in keys]})
 
-    async def post(self) -> Answer:
+    async def on_post(self) -> Answer:
         created = await self.services.api_keys.create(
             self.principal, self.body["name"], self.body["scopes"], expires_in_days=self.body["expiresInDays"]
         )
@@ -149,6 +149,6 @@ class ApiKeysHandler(ApiHandler):
 
 
 class ApiKeyHandler(ApiHandler):
-    async def delete(self, key_id: str) -> Answer:
+    async def on_delete(self, key_id: str) -> Answer:
         await self.services.api_keys.revoke(self.principal.user_id, key_id)
         return Answer(status=204)

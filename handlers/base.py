@@ -1,7 +1,7 @@
 """What every API handler shares: request id, CORS, principal, body, envelope. Domain decisions are the services'.
 
-A handler's verb is called with the body already read, bounded and validated by the route table's row, and *returns* an
-`Answer`; the base renders it. Errors are raised, and become the envelope of `error_map`.
+A handler's verb (`on_get`, `on_post` …) is called with the body already read, bounded and validated by the route table's
+row, and *returns* an `Answer`; the base renders it. Errors are raised, and become the envelope of `error_map`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _answering(verb: Verb) -> Callable[..., Awaitable[None] | None]:
 
 @tornado.web.stream_request_body
 class ApiHandler(tornado.web.RequestHandler):
-    """Subclasses define verbs that return an Answer, at once or awaited."""
+    """Subclasses define `on_get`, `on_post` and so on, which return an Answer, at once or awaited."""
 
     services: Services
     route: Route
@@ -98,7 +98,7 @@ class ApiHandler(tornado.web.RequestHandler):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for verb in _VERBS:
-            method = cls.__dict__.get(verb)
+            method = cls.__dict__.get(f"on_{verb}")
             if method is not None:
                 setattr(cls, verb, _answering(method))
 

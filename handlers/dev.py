@@ -30,7 +30,7 @@ class DevContainerCommandHandler(instances.ConsoleCommandHandler):
 class CodeServerHandler(instances.ForwardingHandler):
     kind = InstanceKind.DEV
 
-    async def post(self, instance_id: str, action: str) -> Answer:
+    async def on_post(self, instance_id: str, action: str) -> Answer:
         agents = self.services.agents
         calls = {
             "start": agents.start_codeserver,

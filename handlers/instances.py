@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
 from controlplane.agents.client import AgentReply
-
 from controlplane.models import AgentEndpoint, Instance, InstanceKind
 from handlers.base import Answer, ApiHandler
 
@@ -26,19 +25,19 @@ class InstanceHandler(ApiHandler):
 
 
 class InstanceListHandler(InstanceHandler):
-    def get(self) -> Answer:
+    def on_get(self) -> Answer:
         return Answer(self.services.instance_views.page(self.principal, self.kind, self.query))
 
 
 class InstanceReadHandler(InstanceHandler):
-    def get(self, instance_id: str) -> Answer:
+    def on_get(self, instance_id: str) -> Answer:
         return Answer(self.services.instance_views.document(self.instance(instance_id)))
 
 
 class InstanceStateHandler(InstanceHandler):
     """The revision is the ETag, so that a portal that polls mostly gets 304 and no body."""
 
-    def get(self, instance_id: str) -> Answer:
+    def on_get(self, instance_id: str) -> Answer:
         instance = self.instance(instance_id)
         views = self.services.instance_views
         self.set_header("ETag", views.etag(instance))
@@ -68,7 +67,7 @@ def forwarded(reply: AgentReply) -> Answer:
 
 
 class PowerHandler(ForwardingHandler):
-    async def post(self, instance_id: str, action: str) -> Answer:
+    async def on_post(self, instance_id: str, action: str) -> Answer:
         agents = self.services.agents
         calls = {"start": agents.start, "stop": agents.stop, "restart": agents.restart}
         return await self.forward(
@@ -77,7 +76,7 @@ class PowerHandler(ForwardingHandler):
 
 
 class ConsoleCommandHandler(ForwardingHandler):
-    async def post(self, instance_id: str) -> Answer:
+    async def on_post(self, instance_id: str) -> Answer:
         command = self.body["command"]
         return await self.forward(
             instance_id,

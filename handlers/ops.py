@@ -13,14 +13,14 @@ MAX_LOOP_LAG_SECONDS = 1.0
 class HealthzHandler(ApiHandler):
     """Alive: the IOLoop answers."""
 
-    def get(self) -> Answer:
+    def on_get(self) -> Answer:
         return Answer({"status": "alive"})
 
 
 class ReadyzHandler(ApiHandler):
     """Ready to serve, or 503 with what is missing by name."""
 
-    async def get(self) -> Answer:
+    async def on_get(self) -> Answer:
         services = self.services
         checks = {
             "startup": "ok" if services.lifecycle.serving else services.lifecycle.problem,
@@ -59,7 +59,7 @@ class ReadyzHandler(ApiHandler):
 class MetricsHandler(ApiHandler):
     """Prometheus text. Where METRICS_TOKEN is set, it is needed as the bearer token."""
 
-    def get(self) -> Answer:
+    def on_get(self) -> Answer:
         expected = self.services.settings.metrics_token
         if expected is not None and not hmac.compare_digest(bearer_token(self.request).encode(), expected.encode()):
             raise Unauthenticated("That is not the metrics token.", code="token_invalid")
@@ -73,5 +73,5 @@ class OpenApiHandler(ApiHandler):
         super().initialize(**kwargs)  # type: ignore[arg-type]
         self._description = description
 
-    def get(self) -> Answer:
+    def on_get(self) -> Answer:
         return Answer(self._description, headers={"Cache-Control": "public, max-age=60"})

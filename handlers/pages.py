@@ -64,10 +64,10 @@ class DocsHandler(ApiHandler):
         super().initialize(**kwargs)  # type: ignore[arg-type]
         self._page = page
 
-    def get(self) -> Answer:
+    def on_get(self) -> Answer:
         return Answer(self._page, headers=_HTML)
 
 
 class IndexHandler(ApiHandler):
-    def get(self) -> Answer:
+    def on_get(self) -> Answer:
         return Answer(_INDEX, headers=_HTML)

@@ -64,7 +64,7 @@ class AgentReply:
 
 
 class AgentClient:
-    """Times are in seconds, limits in bytes. Every method may raise AgentUnreachable, AgentTimeout, AgentProtocolError."""
+    """Times in seconds, limits in bytes. Any method may raise AgentUnreachable, AgentTimeout or AgentProtocolError."""
 
     def __init__(
         self,
@@ -178,10 +178,8 @@ class AgentClient:
 def _accepted(response: AgentResponse, sentence: str) -> AgentReply:
     if 200 <= response.status < 300:
         return AgentReply(response.status, response.body, response.headers.get("content-type", ""))
-    if response.status < 400:
-        raise AgentProtocolError(
-            f"The agent answered with a redirect ({response.status}); redirects are not followed.", code="redirected"
-        )
+    if response.status == 304 or not 300 <= response.status < 600:
+        raise AgentProtocolError(f"The agent answered with status {response.status}, which is no answer to a POST.")
     raise AgentRefused(sentence, status=response.status, body=_refusal_body(response.body))
 
 

@@ -23,8 +23,8 @@ ID_PREFIXES: Mapping[InstanceKind, str] = {InstanceKind.GAME: "gs_", InstanceKin
 _WRITE_ATTEMPTS = 5
 _REMEMBERED_REMOVALS = 10_000
 
-AddressCheck = Callable[[str, int], None]
-"""Raises InvalidInput when no agent may live at this address and port (see `agents.addresses`)."""
+AddressCheck = Callable[[str], None]
+"""Raises InvalidInput when no agent may live at this address (see `agents.addresses`)."""
 
 ChangeListener = Callable[[Instance | None, Instance | None], None]
 """Called with what an instance was and what it is; None stands for absent."""
@@ -119,7 +119,7 @@ class InstanceDirectory:
 
     async def register(self, registration: Registration) -> Instance:
         """Raises InvalidInput for the address or an unknown owner, Conflict when the vmid or the address is taken."""
-        self._check_address(registration.address, registration.port)
+        self._check_address(registration.address)
         await self._require_owner(registration.owner_id)
         instance_id = ID_PREFIXES[registration.kind] + self._random_token()
         instance = Instance(
@@ -151,7 +151,7 @@ class InstanceDirectory:
                 fields["sealed_token"] = self._seal(instance_id, token)
             changed = replace(current, **fields)
             if (changed.address, changed.port) != (current.address, current.port):
-                self._check_address(changed.address, changed.port)
+                self._check_address(changed.address)
             return changed
 
         return await self._write(instance_id, apply)

@@ -23,12 +23,17 @@ from controlplane.settings import Settings
 
 @dataclass(slots=True)
 class Lifecycle:
-    """Where the process is in its life. `problem` says why it is not serving yet, in words for an operator."""
+    """Where the process is in its life. `problem` says why it is not serving yet, in words for an operator.
+
+    `polls_here` is whether this process holds the polling lease; `fence` is that lease's.
+    """
 
     serving: bool = False
     draining: bool = False
     problem: str = "starting"
     polls_here: bool = False
+    fence: int = 0
+    requests_under_way: int = 0
 
 
 @dataclass(frozen=True, slots=True)

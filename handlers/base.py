@@ -1,7 +1,7 @@
 """What every API handler shares: request id, CORS, principal, body, envelope. Domain decisions are the services'.
 
-A handler's verb (`on_get`, `on_post` …) is called with the body already read, bounded and validated by the route table's
-row, and *returns* an `Answer`; the base renders it. Errors are raised, and become the envelope of `error_map`.
+A handler's verb (`on_get`, `on_post` …) is called with the body already read, bounded and validated by its row in the
+route table, and *returns* an `Answer`; the base renders it. Errors are raised, and become the envelope of `error_map`.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ class ApiHandler(tornado.web.RequestHandler):
         self.route = route
         self._chunks: list[bytes] = []
         self._received_bytes = 0
+        self._is_counted = False
         self.request_id = _request_id(self.request)
         self.set_header("X-Request-Id", self.request_id)
 
@@ -120,6 +121,11 @@ class ApiHandler(tornado.web.RequestHandler):
 
     def prepare(self) -> Awaitable[None] | None:
         request_id_of_context.set(self.request_id)
+        lifecycle = self.services.lifecycle
+        lifecycle.requests_under_way += 1
+        self._is_counted = True
+        if lifecycle.draining:
+            self.set_header("Connection", "close")
         origin = self.request.headers.get("Origin")
         if origin is not None:
             self._allow_origin(origin)
@@ -135,8 +141,8 @@ class ApiHandler(tornado.web.RequestHandler):
             self._bound_body()
         if endpoint.access is Access.PUBLIC:
             return None
-        if not self.services.lifecycle.serving:
-            raise StorageUnavailable(f"Not serving yet: {self.services.lifecycle.problem}.")
+        if not lifecycle.serving:
+            raise StorageUnavailable(f"Not serving yet: {lifecycle.problem}.")
         token = bearer_token(self.request)
         principal = self.services.authenticator.authenticate_cached(token)
         if principal is None:
@@ -284,6 +290,17 @@ class ApiHandler(tornado.web.RequestHandler):
             address=self.client_address,
             detail=detail,
         )
+
+    def on_finish(self) -> None:
+        self._discount()
+
+    def on_connection_close(self) -> None:
+        self._discount()
+
+    def _discount(self) -> None:
+        if self._is_counted:
+            self._is_counted = False
+            self.services.lifecycle.requests_under_way -= 1
 
     # -- errors ------------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ _SETTLED = frozenset({Process.STOPPED, Process.CRASHED})
 
 @dataclass(frozen=True, slots=True)
 class PollTarget:
-    """What to poll. `open_endpoint` is asked once, when the target is first polled: opening its secret costs CPU."""
+    """What to poll, and where it is."""
 
     instance_id: str
     endpoint: AgentEndpoint

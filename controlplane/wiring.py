@@ -1,0 +1,357 @@
+"""The composition root: builds the adapters, hands them to the services, starts and stops everything in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from controlplane.agents.addresses import check_agent_address
+from controlplane.agents.cache import StateCache
+from controlplane.agents.client import AgentClient
+from controlplane.agents.http_connection import HttpTransport
+from controlplane.agents.poller import Poller, PollTarget
+from controlplane.auth.api_keys import ApiKeyService
+from controlplane.auth.authenticator import Authenticator
+from controlplane.auth.passwords import PasswordHasher
+from controlplane.auth.reset import PasswordResetService
+from controlplane.auth.sessions import SessionService
+from controlplane.auth.throttle import LoginThrottle
+from controlplane.auth.tokens import AccessTokens
+from controlplane.clock import SystemClock
+from controlplane.errors import AgentUnreachable, InvalidInput, StorageError, StorageUnavailable
+from controlplane.idempotency import Idempotency
+from controlplane.instance_views import InstanceViews
+from controlplane.instances import InstanceDirectory
+from controlplane.jobs import Job, JobRunner
+from controlplane.mail import LogMailer, SmtpMailer
+from controlplane.models import Instance
+from controlplane.observability.audit import AuditTrail
+from controlplane.observability.loop_lag import LoopLag
+from controlplane.observability.metrics import Metrics
+from controlplane.ports import Mailer
+from controlplane.secretbox import SecretBox
+from controlplane.services import Lifecycle, Services
+from controlplane.settings import Settings
+from controlplane.storage.agent_states import MongoAgentStateRepository
+from controlplane.storage.api_keys import MongoApiKeyRepository
+from controlplane.storage.audit import MongoAuditRepository
+from controlplane.storage.database import Database
+from controlplane.storage.dump import export_database, import_database
+from controlplane.storage.embedded_server import EmbeddedServer
+from controlplane.storage.idempotency import MongoIdempotencyRepository
+from controlplane.storage.instances import MongoInstanceRepository
+from controlplane.storage.leases import MongoLeaseRepository
+from controlplane.storage.migrations import migrate
+from controlplane.storage.reset_tokens import MongoResetTokenRepository
+from controlplane.storage.sessions import MongoSessionRepository
+from controlplane.storage.users import MongoUserRepository
+
+logger = logging.getLogger(__name__)
+
+POLLING_LEASE = "agent-poller"
+LEASE_SECONDS = 10.0
+LEASE_RENEWAL_SECONDS = 3.0
+CONNECT_RETRY_SECONDS = 2.0
+STOP_SECONDS = 5.0
+_FORGOTTEN_LIMIT = 10_000
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """The database of the settings, its embedded server included. Raises StorageError where its folder is unusable."""
+    embedded = None
+    uri = settings.mongodb_uri
+    if uri is None:
+        embedded = EmbeddedServer(settings.data_dir)
+        uri = await embedded.start()
+    database = Database(uri, settings.mongodb_database, timeout_seconds=settings.mongodb_timeout_seconds)
+    try:
+        yield database
+    finally:
+        database.close()
+        if embedded is not None:
+            await embedded.stop()
+
+
+async def prepare_database(database: Database) -> None:
+    """Bring it up to date. Raises StorageUnavailable at once when it cannot be reached."""
+    await database.ping()
+    await migrate(database)
+
+
+async def export_to(settings: Settings, folder: Path) -> list[tuple[str, int]]:
+    """Collections and how many documents of each were written."""
+    async with open_database(settings) as database:
+        await database.ping()
+        return await export_database(database, folder)
+
+
+async def import_from(settings: Settings, folder: Path) -> list[tuple[str, int]]:
+    """Collections and how many documents of each were read."""
+    async with open_database(settings) as database:
+        await database.ping()
+        return await import_database(database, folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Repositories:
+    """One of each, on one database."""
+
+    users: MongoUserRepository
+    sessions: MongoSessionRepository
+    api_keys: MongoApiKeyRepository
+    reset_tokens: MongoResetTokenRepository
+    instances: MongoInstanceRepository
+    states: MongoAgentStateRepository
+    leases: MongoLeaseRepository
+    idempotency: MongoIdempotencyRepository
+    audit: MongoAuditRepository
+
+    @classmethod
+    def on(cls, database: Database) -> Repositories:
+        return cls(
+            users=MongoUserRepository(database),
+            sessions=MongoSessionRepository(database),
+            api_keys=MongoApiKeyRepository(database),
+            reset_tokens=MongoResetTokenRepository(database),
+            instances=MongoInstanceRepository(database),
+            states=MongoAgentStateRepository(database),
+            leases=MongoLeaseRepository(database),
+            idempotency=MongoIdempotencyRepository(database),
+            audit=MongoAuditRepository(database),
+        )
+
+
+class ControlPlane:
+    """Everything but the listening socket. Build it, `start` it, hand `services` to the handlers, `stop` it."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._database = database
+        self._repositories = repositories = Repositories.on(database)
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._forgotten: dict[str, None] = {}
+        clock = SystemClock()
+        metrics = Metrics()
+        secret_box = SecretBox(settings.credentials_key)
+        self._hasher = PasswordHasher(settings.bcrypt_cost)
+        self._mailer: Mailer = LogMailer() if settings.smtp is None else SmtpMailer(settings.smtp)
+        self._transport = HttpTransport(check_dial=partial(_check_dial, settings), tls=_agent_tls(settings))
+        throttle = LoginThrottle(clock)
+        tokens = AccessTokens(settings.jwt_secret, settings.jwt_previous_secret, settings.access_token_seconds, clock)
+        authenticator = Authenticator(tokens, repositories.users, repositories.sessions, repositories.api_keys, clock)
+        directory = InstanceDirectory(
+            repositories.instances,
+            repositories.users,
+            secret_box,
+            clock,
+            check_address=partial(check_agent_address, networks=settings.agent_networks),
+        )
+        states = StateCache(repositories.states, clock)
+        agents = AgentClient(
+            self._transport,
+            poll_timeout_seconds=settings.agent_timeout_seconds,
+            action_timeout_seconds=settings.agent_action_timeout_seconds,
+            body_limit_bytes=settings.agent_body_limit_bytes,
+        )
+        self.services = Services(
+            settings=settings,
+            clock=clock,
+            lifecycle=Lifecycle(),
+            metrics=metrics,
+            loop_lag=LoopLag(metrics.loop_lag_seconds),
+            storage=database,
+            users=repositories.users,
+            authenticator=authenticator,
+            sessions=SessionService(
+                users=repositories.users,
+                sessions=repositories.sessions,
+                hasher=self._hasher,
+                tokens=tokens,
+                throttle=throttle,
+                authenticator=authenticator,
+                mailer=self._mailer,
+                clock=clock,
+                session_max_days=settings.session_max_days,
+            ),
+            resets=PasswordResetService(
+                users=repositories.users,
+                sessions=repositories.sessions,
+                reset_tokens=repositories.reset_tokens,
+                hasher=self._hasher,
+                throttle=throttle,
+                authenticator=authenticator,
+                mailer=self._mailer,
+                clock=clock,
+                public_url=settings.public_url,
+                reset_token_minutes=settings.reset_token_minutes,
+            ),
+            api_keys=ApiKeyService(api_keys=repositories.api_keys, authenticator=authenticator, clock=clock),
+            instances=directory,
+            instance_views=InstanceViews(
+                directory, states, clock, stale_after_seconds=settings.agent_stale_after_seconds
+            ),
+            states=states,
+            poller=Poller(
+                agents,
+                states,
+                clock,
+                metrics,
+                interval_seconds=settings.agent_poll_interval_seconds,
+                concurrency=settings.agent_poll_concurrency,
+                random=random.random,
+            ),
+            agents=agents,
+            idempotency=Idempotency(repositories.idempotency, secret_box, clock),
+            audit=AuditTrail(repositories.audit, clock, metrics.audit_dropped),
+        )
+        self._jobs = JobRunner(metrics.job_failures)
+        directory.add_listener(self._on_instance_change)
+
+    # -- start and stop ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Wait for the database, bring it up to date, take in what it holds, start the jobs.
+
+        Raises StorageError when the database cannot be used by this version; while it cannot be reached this says so
+        in the log and in `lifecycle.problem`, and tries again.
+        """
+        self.services.loop_lag.start()
+        while True:
+            try:
+                await self._take_up()
+                break
+            except StorageUnavailable as error:
+                self.services.lifecycle.problem = error.message
+                where = "MONGODB_URI" if self.services.settings.mongodb_uri else "the embedded database"
+                logger.warning(
+                    "the database cannot be used yet; trying again",
+                    extra={"where": where, "why": error.message, "retrySeconds": CONNECT_RETRY_SECONDS},
+                )
+                await asyncio.sleep(CONNECT_RETRY_SECONDS)
+        self._start_jobs()
+        self.services.lifecycle.serving = True
+
+    async def _take_up(self) -> None:
+        await prepare_database(self._database)
+        await self.services.states.load()
+        await self.services.instances.load()
+        await self._renew_polling_lease()
+
+    def _start_jobs(self) -> None:
+        services = self.services
+        for job in (
+            Job("poll", self._poll, 0.05, 5),
+            Job("polling-lease", self._renew_polling_lease, LEASE_RENEWAL_SECONDS, LEASE_SECONDS),
+            Job("states", self._exchange_states, 1, 30),
+            Job("instances", services.instances.sync, 1, 10),
+            Job("revalidate", services.authenticator.revalidate, 1.5, 10),
+            Job("audit", services.audit.flush, 5, 30),
+        ):
+            self._jobs.start(job)
+
+    async def stop(self) -> None:
+        """Stop the jobs, let the polls under way end, write what waits, give up the lease, close what is open."""
+        services = self.services
+        await self._jobs.stop(limit_seconds=STOP_SECONDS)
+        await services.poller.drain()
+        services.loop_lag.stop()
+        if services.lifecycle.serving:
+            await self._write_what_waits()
+        await services.sessions.close()
+        await services.resets.close()
+        await self._transport.close()
+        self._hasher.close()
+
+    async def _write_what_waits(self) -> None:
+        services = self.services
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                if services.lifecycle.polls_here:
+                    await services.states.flush(fence=services.lifecycle.fence, everything=True)
+                    await self._repositories.leases.release(POLLING_LEASE, self._owner)
+                await services.audit.flush()
+        except (StorageUnavailable, TimeoutError) as error:
+            logger.warning("not everything could be written before the end", extra={"why": str(error)})
+
+    # -- jobs --------------------------------------------------------------------------------------------------------
+
+    async def _poll(self) -> None:
+        if self.services.lifecycle.polls_here:
+            await self.services.poller.run_once()
+
+    async def _renew_polling_lease(self) -> None:
+        """While the database is away the present holder polls on, in memory: the fence guards what it writes later."""
+        lifecycle = self.services.lifecycle
+        lease = await self._repositories.leases.acquire(POLLING_LEASE, self._owner, ttl_seconds=LEASE_SECONDS)
+        if lease is not None:
+            if not lifecycle.polls_here:
+                logger.info("this process polls the agents", extra={"fence": lease.fence})
+            lifecycle.polls_here = True
+            lifecycle.fence = lease.fence
+        elif lifecycle.polls_here:
+            logger.info("another process polls the agents")
+            lifecycle.polls_here = False
+            self.services.poller.pause()
+            self.services.states.begin_following()
+
+    async def _exchange_states(self) -> None:
+        services = self.services
+        services.poller.observe_lanes()
+        if not services.lifecycle.polls_here:
+            await services.states.follow()
+            return
+        await services.states.flush(fence=services.lifecycle.fence)
+        while self._forgotten:
+            instance_id = next(iter(self._forgotten))
+            await self._repositories.states.remove(instance_id)
+            del self._forgotten[instance_id]
+
+    # -- instances come and go ---------------------------------------------------------------------------------------
+
+    def _on_instance_change(self, before: Instance | None, after: Instance | None) -> None:
+        services = self.services
+        if after is None:
+            if before is not None:
+                services.poller.forget(before.id)
+                services.states.forget(before.id)
+                if len(self._forgotten) < _FORGOTTEN_LIMIT:
+                    self._forgotten[before.id] = None
+            return
+        try:
+            endpoint = services.instances.endpoint(after)
+        except StorageError as error:
+            logger.error("an agent cannot be polled", extra={"instance": after.id, "why": error.message})  # noqa: TRY400
+            state = services.states.get(after.id)
+            services.states.put(
+                replace(
+                    state,
+                    healthy=False,
+                    reason="secret_unreadable",
+                    message="The stored agent token does not open; register it again.",
+                    revision=state.revision + 1,
+                    changed_at=services.clock.now(),
+                )
+            )
+            return
+        services.poller.watch(PollTarget(after.id, endpoint))
+
+
+def _check_dial(settings: Settings, address: str) -> None:
+    try:
+        check_agent_address(address, settings.agent_networks)
+    except InvalidInput as error:
+        raise AgentUnreachable(error.message) from error
+
+
+def _agent_tls(settings: Settings) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=None if settings.agent_ca_file is None else str(settings.agent_ca_file))

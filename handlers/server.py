@@ -1,0 +1,56 @@
+"""The listening socket: starts to accept, and on the way out lets what is under way finish."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import tornado.httpserver
+import tornado.netutil
+
+from controlplane.errors import ConfigurationError
+from controlplane.services import Services
+from handlers.app import make_app
+
+HEADER_LIMIT_BYTES = 32 << 10
+BODY_LIMIT_BYTES = 1 << 40  # bodies are streamed to the handlers, which bound them with an answer that says so
+IDLE_CONNECTION_SECONDS = 75
+_DRAIN_STEP_SECONDS = 0.02
+
+
+class ApiServer:
+    """Serves the route table over HTTP/1.1 on the address of the settings."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._server = tornado.httpserver.HTTPServer(
+            make_app(services),
+            no_keep_alive=False,
+            max_header_size=HEADER_LIMIT_BYTES,
+            max_body_size=BODY_LIMIT_BYTES,
+            idle_connection_timeout=IDLE_CONNECTION_SECONDS,
+        )
+
+    def listen(self) -> int:
+        """The port. Raises ConfigurationError when the address cannot be listened on."""
+        settings = self._services.settings
+        family = socket.AF_INET6 if ":" in settings.http_address else socket.AF_INET
+        try:
+            sockets = tornado.netutil.bind_sockets(settings.http_port, settings.http_address, family=family)
+        except OSError as error:
+            raise ConfigurationError(
+                "HTTP_PORT", f"{settings.http_address}:{settings.http_port} cannot be listened on: {error.strerror}"
+            ) from error
+        self._server.add_sockets(sockets)
+        port: int = sockets[0].getsockname()[1]
+        return port
+
+    async def drain(self, *, limit_seconds: float) -> None:
+        """Accept nothing new, wait for the requests under way, then close every connection."""
+        self._services.lifecycle.draining = True
+        self._server.stop()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit_seconds
+        while self._services.lifecycle.requests_under_way and loop.time() < deadline:
+            await asyncio.sleep(_DRAIN_STEP_SECONDS)
+        await self._server.close_all_connections()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from controlplane.agents.cache import StateCache
 from controlplane.agents.client import AgentClient
@@ -34,6 +35,27 @@ class Lifecycle:
     polls_here: bool = False
     fence: int = 0
     requests_under_way: int = 0
+    _idle: list[asyncio.Future[None]] = field(default_factory=list)
+
+    def request_began(self) -> None:
+        self.requests_under_way += 1
+
+    def request_ended(self) -> None:
+        self.requests_under_way -= 1
+        if self._idle and not self.requests_under_way:
+            for waiting in self._idle:
+                if not waiting.done():
+                    waiting.set_result(None)
+            self._idle.clear()
+
+    def until_idle(self) -> asyncio.Future[None]:
+        """Done when no request is under way."""
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.requests_under_way:
+            self._idle.append(waiting)
+        else:
+            waiting.set_result(None)
+        return waiting
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ class ApiHandler(tornado.web.RequestHandler):
     def prepare(self) -> Awaitable[None] | None:
         request_id_of_context.set(self.request_id)
         lifecycle = self.services.lifecycle
-        lifecycle.requests_under_way += 1
+        lifecycle.request_began()
         self._is_counted = True
         if lifecycle.draining:
             self.set_header("Connection", "close")
@@ -300,7 +300,7 @@ class ApiHandler(tornado.web.RequestHandler):
     def _discount(self) -> None:
         if self._is_counted:
             self._is_counted = False
-            self.services.lifecycle.requests_under_way -= 1
+            self.services.lifecycle.request_ended()
 
     # -- errors ------------------------------------------------------------------------------------------------------
 

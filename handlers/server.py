@@ -15,7 +15,6 @@ from handlers.app import make_app
 HEADER_LIMIT_BYTES = 32 << 10
 BODY_LIMIT_BYTES = 1 << 40  # bodies are streamed to the handlers, which bound them with an answer that says so
 IDLE_CONNECTION_SECONDS = 75
-_DRAIN_STEP_SECONDS = 0.02
 
 
 class ApiServer:
@@ -49,8 +48,7 @@ class ApiServer:
         """Accept nothing new, wait for the requests under way, then close every connection."""
         self._services.lifecycle.draining = True
         self._server.stop()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + limit_seconds
-        while self._services.lifecycle.requests_under_way and loop.time() < deadline:
-            await asyncio.sleep(_DRAIN_STEP_SECONDS)
+        under_way = self._services.lifecycle.until_idle()
+        await asyncio.wait((under_way,), timeout=limit_seconds)
+        under_way.cancel()
         await self._server.close_all_connections()

@@ -1,0 +1,1 @@
+"""Who is calling: passwords, tokens, sessions, API keys, resets and throttling. HTTP and storage are elsewhere."""

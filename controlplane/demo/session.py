@@ -51,8 +51,10 @@ async def run_demo(
     source_folder: Path,
     make_server: Callable[[Services], Server],
 ) -> None:
-    """Serve until cancelled. `port` 0 picks a free one. Prints the URL, the credentials and the ready line."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Serve until cancelled, on a folder that exists; `port` 0 picks a free one.
+
+    Prints the URL and the credentials, and when every agent is ready the one line `ready URL`.
+    """
     secrets_file = folder / "secrets.json"
     demo = load_or_make_secrets(secrets_file, base64.b64encode(secrets.token_bytes(32)).decode())
     save_secrets(secrets_file, demo)

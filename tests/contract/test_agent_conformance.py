@@ -1,0 +1,33 @@
+"""The conformance checks: the reference agent passes, every kind of broken agent fails by the name of the clause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from controlplane.agents.conformance import run_agent_check
+from tests.broken_agents import KINDS, SocketAgent
+from tests.broken_agents import TOKEN as BROKEN_TOKEN
+from tests.refagent_process import GAME_OPTIONS, LINE_GAME, TOKEN, AgentProcess
+
+QUICK = [name for name in KINDS if name not in ("sends endless headers",)]
+
+
+@pytest.mark.gen_test(timeout=90)
+async def test_the_reference_agent_passes(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with AgentProcess(tmp_path / "agent", LINE_GAME, *GAME_OPTIONS) as agent:
+        assert await run_agent_check(agent.url, TOKEN, lines.append) == 0, "\n".join(lines)
+    assert not [line for line in lines if line.startswith("FAIL")]
+    assert "not offered  GET /dev/codeserver/status" in "\n".join(lines)
+    assert lines[-1] == "the agent keeps the contract"
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_wrong_token_is_told(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with AgentProcess(tmp_path / "agent", LINE_GAME, *GAME_OPTIONS) as agent:
+        assert await run_agent_check(agent.url, "not-the-token", lines.append) == 1
+    assert lines[0].startswith("FAIL")
+    assert "401" in lines[0]

@@ -33,6 +33,7 @@ IN_VALUES_AT_ONCE = 50
 _DURABLE = WriteConcern(w="majority", j=True)
 _FAST = WriteConcern(w=1)
 _CODEC: CodecOptions[Document] = CodecOptions(tz_aware=True, tzinfo=UTC)
+_ANSWER: CodecOptions[Mapping[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
 
 _T = TypeVar("_T")
 
@@ -94,9 +95,7 @@ class Database:
     async def server_now(self) -> datetime:
         """The clock that `written_at` and leases are read from."""
         with translated():
-            answer: Mapping[str, Any] = await self._database.command(
-                "hello", codec_options=self._database.codec_options
-            )
+            answer = await self._database.command("hello", codec_options=_ANSWER)
         now = answer["localTime"]
         assert isinstance(now, datetime)
         return now

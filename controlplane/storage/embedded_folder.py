@@ -1,0 +1,176 @@
+"""The folder of the embedded server on disk: its lock, its marker, its password. Everything here blocks.
+
+    FOLDER/lock                held (flock(2)) as long as a control plane uses the folder
+    FOLDER/store/FORMAT        what wrote it; a newer format is refused
+    FOLDER/store/password      of the server's only user, mode 0600
+    FOLDER/store/server.toml   empty: else the server would look for settings in the working directory
+    FOLDER/store/data/         the server's own files
+    FOLDER/first-start/        a store that is being made; it becomes `store` by one rename, or is thrown away
+
+Looking at a folder changes nothing in it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from controlplane.errors import StorageDamaged, StorageError, StorageLocked, StorageTooNew
+
+FORMAT_VERSION = 1
+_SERVER_FILES = ("WiredTiger", "WiredTiger.turtle", "WiredTiger.wt")
+_FRESH = frozenset({"lock", "first-start"})
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Where one store's parts are, in `store` or, while it is made, in `first-start`."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def settings_file(self) -> Path:
+        return self.root / "server.toml"
+
+    @property
+    def format_file(self) -> Path:
+        return self.root / "FORMAT"
+
+    @property
+    def password_file(self) -> Path:
+        return self.root / "password"
+
+    def read_password(self) -> str:
+        return self.password_file.read_text().strip()
+
+
+class EmbeddedFolder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = Store(path / "store")
+        self._lock: int | None = None
+
+    def acquire(self) -> bool:
+        """Check and lock the folder. True when it holds a store, False when one must be made first.
+
+        Raises StorageLocked, StorageDamaged, StorageTooNew or StorageError, each naming the folder or the file.
+        """
+        try:
+            self._inspect()
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._take_lock()
+            return self._inspect()
+        except OSError as error:
+            self.release()
+            raise StorageError(f"The storage folder {self.path} cannot be used: {error}.") from error
+        except StorageError:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageLocked(f"The storage folder {self.path} is in use by another control plane.") from error
+
+    def _inspect(self) -> bool:
+        if not self.path.exists():
+            return False
+        names = {entry.name for entry in self.path.iterdir()}
+        if "store" not in names:
+            foreign = sorted(names - _FRESH)
+            if foreign:
+                raise StorageDamaged(
+                    f"The storage folder {self.path} holds {foreign[0]!r} but no store: it is not one of ours, or the "
+                    "store was moved away. Nothing was changed."
+                )
+            return False
+        self._check_format()
+        self._check_password()
+        for name in _SERVER_FILES:
+            self._require_content(self.store.data / name)
+        return True
+
+    def _check_format(self) -> None:
+        self._require_content(self.store.format_file)
+        try:
+            version = json.loads(self.store.format_file.read_text())["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(self.store.format_file, "cannot be read") from error
+        if not isinstance(version, int) or version < 1:
+            raise self._damaged(self.store.format_file, "cannot be read")
+        if version > FORMAT_VERSION:
+            raise StorageTooNew(
+                f"The storage folder {self.path} was written by a newer control plane: its format has version "
+                f"{version}, this program knows versions up to {FORMAT_VERSION}. Nothing was changed."
+            )
+
+    def _check_password(self) -> None:
+        self._require_content(self.store.password_file)
+        mode = stat.S_IMODE(self.store.password_file.stat().st_mode)
+        if mode & 0o077:
+            raise StorageError(
+                f"{self.store.password_file} may be read by others (mode {mode:o}): chmod 600 is needed."
+            )
+
+    def _require_content(self, file: Path) -> None:
+        if not file.is_file():
+            raise self._damaged(file, "is missing")
+        if file.stat().st_size == 0:
+            raise self._damaged(file, "is empty")
+
+    def _damaged(self, file: Path, what: str) -> StorageDamaged:
+        return StorageDamaged(
+            f"The storage folder {self.path} is damaged: {file} {what}. Nothing was changed; restore a backup."
+        )
+
+    # -- making a store ----------------------------------------------------------------------------------------------
+
+    def begin_store(self) -> Store:
+        """An empty store under another name. What a start that was interrupted left there goes: it was never used."""
+        store = Store(self.path / "first-start")
+        shutil.rmtree(store.root, ignore_errors=True)
+        store.root.mkdir(mode=0o700)
+        store.data.mkdir(mode=0o700)
+        _write(store.settings_file, "")
+        _write(store.password_file, secrets.token_urlsafe(32) + "\n")
+        _write(store.format_file, json.dumps({"format": FORMAT_VERSION}) + "\n")
+        return store
+
+    def finish_store(self, store: Store) -> None:
+        """From here on the folder holds a store, also after a loss of power."""
+        for folder in (store.data, store.root):
+            _sync(folder)
+        store.root.rename(self.store.root)
+        _sync(self.path)
+
+
+def _write(file: Path, text: str) -> None:
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -26,7 +26,9 @@ def answer(body: bytes, status: str = "200 OK", headers: str = "Content-Type: ap
     return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-def says(body: bytes, *paths: str, status: str = "200 OK", headers: str = "Content-Type: application/json\r\n") -> Behaviour:
+def says(
+    body: bytes, *paths: str, status: str = "200 OK", headers: str = "Content-Type: application/json\r\n"
+) -> Behaviour:
     """Healthy, except that these paths (all three where none is named) answer this."""
 
     async def behave(path: str, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -105,9 +107,7 @@ KINDS: dict[str, Kind] = {
     "drips one byte a second": Kind(drips, "agent_timeout"),
     "resets the connection": Kind(resets, "agent_unreachable"),
     "closes without an answer": Kind(writes_raw(b""), "agent_unreachable"),
-    "breaks off in the body": Kind(
-        writes_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"), "answer_truncated"
-    ),
+    "breaks off in the body": Kind(writes_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"), "answer_truncated"),
     "speaks no HTTP": Kind(writes_raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "http_invalid"),
     "sends a huge body by length": Kind(
         writes_raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5368709120\r\n\r\n" + b"x" * 1000), "body_too_large"
@@ -124,9 +124,7 @@ KINDS: dict[str, Kind] = {
     "is ready in a list": Kind(says(b'[{"ready": true}]', "/ready"), "ready_invalid", "GET /ready"),
     "is ready as a string": Kind(says(b'{"ready": "true"}', "/ready"), "ready_invalid", "GET /ready"),
     "is ready without saying": Kind(says(b'{"status": "fine"}', "/ready"), "ready_invalid", "GET /ready"),
-    "is ready in UTF-16": Kind(
-        says('{"ready": true}'.encode("utf-16"), "/ready"), "ready_invalid", "GET /ready"
-    ),
+    "is ready in UTF-16": Kind(says('{"ready": true}'.encode("utf-16"), "/ready"), "ready_invalid", "GET /ready"),
     "has a status of NaN": Kind(says(b'{"state": NaN}', "/status"), "status_invalid", "GET /status"),
     "nests its status deeply": Kind(
         says(b'{"state": "running", "x": ' + _NESTED + b"}", "/status"), "status_invalid", "GET /status"
@@ -146,6 +144,7 @@ class SocketAgent:
     connections: int = 0
 
     async def __aenter__(self) -> SocketAgent:
+        self.asked = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port: int = self._server.sockets[0].getsockname()[1]
@@ -189,6 +188,7 @@ class SocketAgent:
             if line.lower().startswith("content-length:"):
                 await reader.readexactly(int(line.partition(":")[2]))
         self.requests.append(f"{method} {target}")
+        self.asked.set()
         if self.needs_token and f"Authorization: Bearer {TOKEN}" not in head:
             writer.write(answer(b"{}", "401 Unauthorized"))
         else:

@@ -39,7 +39,7 @@ class NotOffered(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One line of the report. An optional clause may be missing, but not broken; behind a gate nothing else can hold."""
+    """One line of the report. An optional clause may be missing, but not broken; a broken gate ends the row."""
 
     name: str
     required: bool

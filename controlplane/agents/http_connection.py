@@ -9,6 +9,7 @@ day, so this is the one place where HTTP is spoken by hand. Parsing is llhttp's 
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Callable
 from typing import TypeAlias, cast
@@ -54,7 +55,7 @@ class _Connection(asyncio.Protocol):
     """One TCP connection; one exchange at a time. Calls back into the transport when it is free or gone."""
 
     __slots__ = (
-        "_body", "_body_bytes", "_complete", "_framed", "_headers", "_headers_done", "_interim",
+        "_body", "_body_bytes", "_complete", "_framed", "_headers", "_headers_done", "_interim", "_keep",
         "_on_free", "_on_lost", "_parser", "_raw_bytes", "_transport", "exchange", "origin", "reused",
     )  # fmt: skip
 
@@ -82,6 +83,7 @@ class _Connection(asyncio.Protocol):
         self._headers_done = False
         self._framed = False
         self._complete = False
+        self._keep = False
 
     # -- used by the transport ---------------------------------------------------------------------------------------
 
@@ -128,14 +130,14 @@ class _Connection(asyncio.Protocol):
             self._refuse(AgentProtocolError(f"The answer is not HTTP/1.1: {error}.", code="http_invalid"))
             return
         if self._complete:
-            self._finish(keep=self._framed and bool(self._parser.should_keep_alive()))
+            self._finish()
         elif self._raw_bytes - self._body_bytes > HEADER_LIMIT_BYTES + 16 * self._body_bytes:
             self._refuse(AgentProtocolError("The answer's headers are too large.", code="headers_too_large"))
 
     def eof_received(self) -> bool:
         if self.exchange is not None and self._headers_done and not self._framed:
             self._complete = True  # RFC 9112 section 6.3: without a length the body ends with the connection
-            self._finish(keep=False)
+            self._finish()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -186,6 +188,7 @@ class _Connection(asyncio.Protocol):
             self._interim = interim
             return
         self._complete = True
+        self._keep = self._framed and bool(self._parser.should_keep_alive())  # forgotten once the parser has moved on
 
     # -- ends --------------------------------------------------------------------------------------------------------
 
@@ -195,11 +198,12 @@ class _Connection(asyncio.Protocol):
         if exchange is not None:
             exchange.fail(error)
 
-    def _finish(self, *, keep: bool) -> None:
+    def _finish(self) -> None:
         exchange, self.exchange = self.exchange, None
         assert exchange is not None
         response = AgentResponse(self._parser.get_status_code(), self._headers, b"".join(self._body))
         exchange.connection = None
+        keep = self._keep
         self._reset()
         if keep:
             self.reused = True
@@ -317,7 +321,9 @@ class HttpTransport:
             exchange.fail(AgentUnreachable(f"The agent's TLS was refused: {error.reason or error}."))
             return
         except OSError as error:
-            exchange.fail(AgentUnreachable(f"The agent cannot be reached: {error.strerror or error}."))
+            exchange.fail(
+                AgentUnreachable(f"The agent cannot be reached: {os.strerror(error.errno) if error.errno else error}.")
+            )
             return
         except AgentError as error:
             exchange.fail(error)

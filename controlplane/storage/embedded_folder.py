@@ -4,6 +4,7 @@
     FOLDER/store/FORMAT        what wrote it; a newer format is refused
     FOLDER/store/password      of the server's only user, mode 0600
     FOLDER/store/server.toml   empty: else the server would look for settings in the working directory
+    FOLDER/store/FILES         the names of the server's files, with their sizes after a stop in order
     FOLDER/store/data/         the server's own files
     FOLDER/first-start/        a store that is being made; it becomes `store` by one rename, or is thrown away
 
@@ -22,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controlplane.errors import StorageDamaged, StorageError, StorageLocked, StorageTooNew
+from controlplane.storage.durable_files import sync_folder, write_new_file
+from controlplane.storage.embedded_files import ServerFiles
 
 FORMAT_VERSION = 1
-_SERVER_FILES = ("WiredTiger", "WiredTiger.turtle", "WiredTiger.wt")
 _FRESH = frozenset({"lock", "first-start"})
 
 
@@ -49,6 +51,10 @@ class Store:
     @property
     def password_file(self) -> Path:
         return self.root / "password"
+
+    @property
+    def files(self) -> ServerFiles:
+        return ServerFiles(self.data, self.root / "FILES")
 
     def read_password(self) -> str:
         return self.password_file.read_text().strip()
@@ -103,8 +109,9 @@ class EmbeddedFolder:
             return False
         self._check_format()
         self._check_password()
-        for name in _SERVER_FILES:
-            self._require_content(self.store.data / name)
+        fault = self.store.files.find_fault()
+        if fault is not None:
+            raise self._damaged(fault.file, fault.what)
         return True
 
     def _check_format(self) -> None:
@@ -148,29 +155,15 @@ class EmbeddedFolder:
         shutil.rmtree(store.root, ignore_errors=True)
         store.root.mkdir(mode=0o700)
         store.data.mkdir(mode=0o700)
-        _write(store.settings_file, "")
-        _write(store.password_file, secrets.token_urlsafe(32) + "\n")
-        _write(store.format_file, json.dumps({"format": FORMAT_VERSION}) + "\n")
+        write_new_file(store.settings_file, b"")
+        write_new_file(store.password_file, f"{secrets.token_urlsafe(32)}\n".encode())
+        write_new_file(store.format_file, (json.dumps({"format": FORMAT_VERSION}) + "\n").encode())
         return store
 
     def finish_store(self, store: Store) -> None:
         """From here on the folder holds a store, also after a loss of power."""
-        for folder in (store.data, store.root):
-            _sync(folder)
+        store.files.note_stopped()
+        sync_folder(store.data)
+        sync_folder(store.root)
         store.root.rename(self.store.root)
-        _sync(self.path)
-
-
-def _write(file: Path, text: str) -> None:
-    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(self.path)

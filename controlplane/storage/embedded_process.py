@@ -109,8 +109,8 @@ class ServerProcess:
     def last_lines(self) -> list[str]:
         return list(self._lines)
 
-    async def stop(self) -> None:
-        """In order, with the data on disk; killed when that takes too long."""
+    async def stop(self) -> bool:
+        """True when it ended in order, with its files complete; it is killed when that takes too long."""
         self._signal(signal.SIGINT)
         try:
             async with asyncio.timeout(STOP_SECONDS):
@@ -119,6 +119,7 @@ class ServerProcess:
             logger.warning("the embedded database does not stop and is killed", extra={"pid": self.id})
         finally:
             await self.kill()
+        return self._process.returncode == 0
 
     async def kill(self) -> None:
         self._signal(signal.SIGKILL)

@@ -58,7 +58,7 @@ class EmbeddedServer:
             if not has_store:
                 await self._make_store()
             password = await asyncio.to_thread(self._folder.store.read_password)
-            self._process = await self._start_process(self._folder.store, "--port", "0", "--auth")
+            self._process = await self._open_store()
             uri = (
                 f"mongodb://{USER}:{password}@127.0.0.1:{self._process.port}/"
                 "?authSource=admin&directConnection=true&retryWrites=false"
@@ -77,9 +77,23 @@ class EmbeddedServer:
             await asyncio.wait((self._supervision,))
             self._supervision = None
         if self._process is not None:
-            await self._process.stop()
+            in_order = await self._process.stop()
             self._process = None
+            if in_order:
+                await asyncio.to_thread(self._folder.store.files.note_stopped)
         self._folder.release()
+
+    async def _open_store(self) -> ServerProcess:
+        """As at every start of ours, the files are left as they were when the server cannot open them."""
+        files = self._folder.store.files
+        snapshot = await asyncio.to_thread(files.begin_run)
+        try:
+            server = await self._start_process(self._folder.store, "--port", "0", "--auth")
+        except StorageError:
+            await asyncio.to_thread(files.undo_run, snapshot)
+            raise
+        await asyncio.to_thread(files.note_running)
+        return server
 
     async def _start_process(self, store: Store, *arguments: str) -> ServerProcess:
         try:
@@ -111,11 +125,15 @@ class EmbeddedServer:
         database = Database(uri, "admin", timeout_seconds=CONNECT_SECONDS)
         try:
             await database.ping()
+            with translated():
+                await database.handle.client.list_database_names()  # reads the table that says what there is
         except StorageUnavailable as error:
             raise StorageDamaged(
                 f"The database in {self._folder.path} does not accept the password in "
                 f"{self._folder.store.password_file}: {error.message}"
             ) from error
+        except StorageError as error:
+            raise StorageDamaged(f"The storage folder {self._folder.path} is damaged: {error.message}") from error
         finally:
             database.close()
 
@@ -137,7 +155,11 @@ class EmbeddedServer:
         try:
             await _create_user(server.port, certificate, store.read_password())
         finally:
-            await server.stop()
+            in_order = await server.stop()
+        if not in_order:
+            raise StorageError(
+                f"The embedded database did not stop after it was made in {self._folder.path}; try again."
+            )
         await asyncio.to_thread(certificate.remove)
         await asyncio.to_thread(self._folder.finish_store, store)
         logger.info("embedded database made", extra={"folder": str(self._folder.path)})

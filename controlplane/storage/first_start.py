@@ -7,7 +7,6 @@ reads; nobody else on the machine gets in, and nobody else can pose as the serve
 from __future__ import annotations
 
 import ipaddress
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +16,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+
+from controlplane.storage.durable_files import write_new_file
 
 _VALID_FOR = timedelta(days=1)
 
@@ -58,6 +59,5 @@ def make_certificate(folder: Path) -> Certificate:
         (files.key, key_text),
         (files.both, key_text + certificate_text),
     ):
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            stream.write(content)
+        write_new_file(file, content)
     return files

@@ -62,7 +62,7 @@ class AccessTokens:
         return AccessClaims(claims["sub"], claims["sid"], datetime.fromtimestamp(claims["iat"], UTC), expires_at)
 
     def _decode(self, token: str) -> dict[str, Any]:
-        if len(token) > MAX_TOKEN_CHARACTERS:
+        if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
             raise _invalid()
         for secret in self._accepted:
             try:

@@ -14,23 +14,26 @@ Schema = Mapping[str, Mapping[str, Any]]
 
 
 class _Validator(cerberus.Validator):  # type: ignore[misc]
-    """Cerberus, with sentences that name what is allowed. Booleans are no integers here."""
+    """Cerberus, with sentences that name what is allowed. Booleans are no integers here.
+
+    Checks are called for values of a wrong type too (the `type` rule reports those), so each passes them over.
+    """
 
     types_mapping: ClassVar[dict[str, cerberus.TypeDefinition]] = {
         **cerberus.Validator.types_mapping,
         "integer": cerberus.TypeDefinition("integer", (int,), (bool,)),
     }
 
-    def _check_with_one_line(self, field: str, value: str) -> None:
-        if any(character in value for character in "\r\n\0"):
+    def _check_with_one_line(self, field: str, value: object) -> None:
+        if isinstance(value, str) and any(character in value for character in "\r\n\0"):
             self._error(field, "must be one line, without control characters")
 
-    def _check_with_visible(self, field: str, value: str) -> None:
-        if not value.strip() or not value.isprintable():
+    def _check_with_visible(self, field: str, value: object) -> None:
+        if isinstance(value, str) and not (value.strip() and value.isprintable()):
             self._error(field, "must hold visible characters only")
 
-    def _check_with_header_safe(self, field: str, value: str) -> None:
-        if not value.isascii() or not value.isprintable() or " " in value:
+    def _check_with_header_safe(self, field: str, value: object) -> None:
+        if isinstance(value, str) and not (value.isascii() and value.isprintable() and " " not in value):
             self._error(field, "must be ASCII without spaces, since it travels in a header")
 
 
@@ -44,6 +47,10 @@ class BodySchema:
 
     def validate(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """The document with defaults filled in. Raises InvalidInput that names each wrong field."""
+        # Cerberus would take a null for absence and fill in the default.
+        nulls = [name for name, rule in self.schema.items() if "default" in rule and not rule.get("nullable")]
+        if refused := {name: ["null value not allowed"] for name in nulls if document.get(name, ...) is None}:
+            raise InvalidInput(refused)
         validator = _Validator(dict(self.schema), allow_unknown=False)
         if not validator.validate(dict(document)):
             raise InvalidInput(_flatten(validator.errors))

@@ -141,6 +141,7 @@ class SocketAgent:
     behave: Behaviour = healthy
     needs_token: bool = True
     requests: list[str] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
     connections: int = 0
 
     async def __aenter__(self) -> SocketAgent:
@@ -188,6 +189,7 @@ class SocketAgent:
             if line.lower().startswith("content-length:"):
                 await reader.readexactly(int(line.partition(":")[2]))
         self.requests.append(f"{method} {target}")
+        self.heads.append(head)
         self.asked.set()
         if self.needs_token and f"Authorization: Bearer {TOKEN}" not in head:
             writer.write(answer(b"{}", "401 Unauthorized"))

@@ -12,13 +12,16 @@ from datetime import datetime
 from typing import Any
 
 from pymongo import UpdateMany, UpdateOne
+from pymongo.errors import BulkWriteError
 
+from controlplane.errors import StorageUnavailable
 from controlplane.models import AgentState, Connection, Process, Readiness
 from controlplane.storage.database import IN_VALUES_AT_ONCE, Database, Document, read_all
 from controlplane.storage.documents import exact, from_detail, to_detail
 from controlplane.storage.failures import translated
 from controlplane.storage.instances import OVERLAP
 
+_UPSERT_ATTEMPTS = 3
 BULK_SECONDS = 30.0  # thousands of rows take longer than one operation may
 
 
@@ -36,8 +39,14 @@ class MongoAgentStateRepository:
         if not states:
             return
         updates = await asyncio.to_thread(_upserts, states, exact(fence))
-        with translated(), self._database.deadline(BULK_SECONDS):
-            await self._states.bulk_write(updates, ordered=False)
+        for _ in range(_UPSERT_ATTEMPTS):
+            try:
+                with translated(), self._database.deadline(BULK_SECONDS):
+                    await self._states.bulk_write(updates, ordered=False)
+            except BulkWriteError:
+                continue  # rows made by another at this moment: now they are there to decide on
+            return
+        raise StorageUnavailable("Too many save the same agents' states at once; try again.")
 
     async def touch_observed(self, instance_ids: Sequence[str], observed_at: datetime, *, fence: int) -> None:
         if not instance_ids:

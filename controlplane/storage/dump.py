@@ -158,7 +158,7 @@ async def _insert_documents(database: Database, dumped: Dumped) -> None:
                 await collection.insert_many([RawBSONDocument(raw) for raw in batch], ordered=True)
         except (BulkWriteError, DuplicateKeyError) as error:
             raise StorageError(
-                f"{dumped.file}: a document contradicts a unique index ({error}). The database {database.name!r} holds "
+                f"{dumped.file}: a document contradicts a unique index. The database {database.name!r} holds "
                 "a part of the dump now: drop it before another import."
             ) from error
 

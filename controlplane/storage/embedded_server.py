@@ -53,6 +53,10 @@ class EmbeddedServer:
 
         Raises StorageLocked, StorageDamaged, StorageTooNew or StorageError, which name the folder.
         """
+        if not await asyncio.to_thread(self._program.is_file):
+            raise StorageError(
+                f"The embedded database's program {self._program} is not there; set MONGODB_URI instead."
+            )
         has_store = await asyncio.to_thread(self._folder.acquire)
         try:
             if not has_store:

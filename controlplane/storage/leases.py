@@ -49,6 +49,8 @@ class MongoLeaseRepository:
                     )
             except DuplicateKeyError:
                 continue  # made by another at this moment: now there is a document to decide on
+            if not row:
+                continue  # SecantusDB's answer to an upsert that met another's
             if row["owner"] != owner:
                 return None
             return Lease(name, owner, int(row["fence"]), _EPOCH + timedelta(milliseconds=row["expires_ms"]))

@@ -128,7 +128,7 @@ class AgentStateRepository(Protocol):
     async def load_all(self) -> list[AgentState]: ...
 
     async def save_many(self, states: Sequence[AgentState], *, fence: int) -> None:
-        """One unordered bulk upsert. A row written under a higher fence is left alone."""
+        """Unordered bulk upserts. A row written under a higher fence is left alone."""
 
     async def touch_observed(self, instance_ids: Sequence[str], observed_at: datetime, *, fence: int) -> None:
         """One command: these were observed again, unchanged, no earlier than `observed_at`."""

@@ -16,7 +16,7 @@ from pymongo.errors import BulkWriteError
 
 from controlplane.errors import StorageUnavailable
 from controlplane.models import AgentState, Connection, Process, Readiness
-from controlplane.storage.database import IN_VALUES_AT_ONCE, Database, Document, read_all
+from controlplane.storage.database import BATCH_ROWS, IN_VALUES_AT_ONCE, Database, Document, read_all
 from controlplane.storage.documents import exact, from_detail, to_detail
 from controlplane.storage.failures import translated
 from controlplane.storage.instances import OVERLAP
@@ -36,8 +36,10 @@ class MongoAgentStateRepository:
         return await read_all(self._states.find({}), _to_state)
 
     async def save_many(self, states: Sequence[AgentState], *, fence: int) -> None:
-        if not states:
-            return
+        for start in range(0, len(states), BATCH_ROWS):
+            await self._save(states[start : start + BATCH_ROWS], fence)
+
+    async def _save(self, states: Sequence[AgentState], fence: int) -> None:
         updates = await asyncio.to_thread(_upserts, states, exact(fence))
         for _ in range(_UPSERT_ATTEMPTS):
             try:

@@ -42,6 +42,8 @@ class InstanceStateHandler(InstanceHandler):
         views = self.services.instance_views
         self.set_header("ETag", views.etag(instance))
         self.set_header("Cache-Control", "private, no-cache")
+        if self.check_etag_header():
+            return Answer(status=304)
         return Answer(views.state_document(instance))
 
 

@@ -1,0 +1,95 @@
+"""`run.py demo` as a newcomer meets it: real processes, printed lines, demo.json, Ctrl-C, and a second start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.control_plane_process import ControlPlaneProcess, are_gone, call, login, until
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def start(folder: Path) -> tuple[ControlPlaneProcess, dict[str, Any]]:
+    demo = ControlPlaneProcess("demo", "--port", "0", "--data-dir", str(folder))
+    url = demo.until_line(r"^ready (http://127\.0\.0\.1:\d+)$").group(1)
+    description: dict[str, Any] = json.loads((folder / "demo.json").read_text())
+    assert description["url"] == url
+    return demo, description
+
+
+def test_the_demo_shows_real_agents_and_tells_the_truth_about_them(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    demo, description = start(folder)
+    with demo:
+        assert stat.S_IMODE((folder / "demo.json").stat().st_mode) == 0o600
+        assert set(description) == {"url", "admin", "customer", "gameServers", "devContainers", "agents"}
+        assert (len(description["gameServers"]), len(description["devContainers"])) == (2, 1)
+        assert all(set(agent) == {"id", "vmid", "url", "token", "pid"} for agent in description["agents"])
+        output = "\n".join(demo.lines)
+        assert description["customer"]["password"] in output
+        assert sum(line.startswith("ready ") for line in demo.lines) == 1
+        assert not [agent for agent in description["agents"] if agent["token"] in output]
+
+        url, agent = description["url"], description["agents"][0]
+        token = login(url, description["customer"])
+        server = f"/api/game/servers/{agent['id']}"
+        assert call(url, "POST", f"{server}/console/command", {"command": "help"}, token).status == 200
+        assert call(url, "POST", f"{server}/stop", None, token).status == 202
+        until(lambda: call(url, "GET", f"{server}/state", None, token).body["process"] == "stopped")
+        assert call(url, "POST", f"{server}/start", None, token).status == 202
+        until(lambda: call(url, "GET", f"{server}/state", None, token).body["ready"])
+
+        os.kill(agent["pid"], signal.SIGKILL)
+        state = until(
+            lambda: (
+                (seen := call(url, "GET", f"{server}/state", None, token).body)["connection"] == "disconnected" and seen
+            )
+        )
+        assert (state["process"], state["stale"], state["ready"]) == ("running", True, False)
+        assert are_gone([psutil.Process(agent["pid"])]) if psutil.pid_exists(agent["pid"]) else True
+
+        children = demo.children()
+        assert len(children) >= 3
+        assert demo.stop(signal.SIGINT) == 0
+        assert are_gone(children)
+
+
+def test_a_second_start_keeps_users_and_instances(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    demo, first = start(folder)
+    with demo:
+        assert demo.stop() == 0
+    demo, second = start(folder)
+    with demo:
+        for key in ("admin", "customer", "gameServers", "devContainers"):
+            assert first[key] == second[key]
+        assert call(second["url"], "POST", "/api/auth/login", second["admin"]).status == 200
+
+
+def test_kill_9_of_the_demo_leaves_no_child_behind_and_the_folder_opens_again(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    demo, _ = start(folder)
+    with demo:
+        children = demo.children()
+        demo.process.kill()
+        demo.process.wait()
+        until(lambda: are_gone(children))
+    demo, _ = start(folder)
+    with demo:
+        assert demo.stop() == 0
+
+
+def test_a_folder_in_use_is_reported_by_name(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    demo, _ = start(folder)
+    with demo, ControlPlaneProcess("demo", "--port", "0", "--data-dir", str(folder)) as second:
+        assert str(folder) in second.until_line(r"controlplane: .*in use").string
+        assert second.process.wait(20) == 1

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from pymongo import DESCENDING
+from pymongo.errors import DuplicateKeyError
 
+from controlplane.errors import Conflict
 from controlplane.models import ApiKey
 from controlplane.storage.database import Database, Document, find_by_ids, read_all
 from controlplane.storage.documents import exact
@@ -23,8 +25,12 @@ class MongoApiKeyRepository:
         self._uses = database.collection("api_keys", durable=False)
 
     async def add(self, key: ApiKey) -> None:
-        with translated():
-            await self._keys.insert_one(_to_document(key))
+        """Raises Conflict when the id or the secret is in use."""
+        try:
+            with translated():
+                await self._keys.insert_one(_to_document(key))
+        except DuplicateKeyError as error:
+            raise Conflict("An API key with this id or secret exists.") from error
 
     async def get_many(self, key_ids: Sequence[str]) -> dict[str, ApiKey]:
         return {key_id: key async for key_id, key in find_by_ids(self._keys, key_ids, _to_key)}

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from pymongo import DESCENDING
+from pymongo.errors import DuplicateKeyError
 
+from controlplane.errors import Conflict
 from controlplane.models import Session
 from controlplane.storage.database import Database, Document, find_by_ids, read_all
 from controlplane.storage.documents import exact
@@ -25,8 +27,12 @@ class MongoSessionRepository:
         self._hashes = database.collection("refresh_hashes")
 
     async def add(self, session: Session) -> None:
-        with translated():
-            await self._sessions.insert_one(_to_document(session))
+        """Raises Conflict when the id is in use."""
+        try:
+            with translated():
+                await self._sessions.insert_one(_to_document(session))
+        except DuplicateKeyError as error:
+            raise Conflict("A session with this id exists.") from error
 
     async def get(self, session_id: str) -> Session | None:
         with translated():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.errors import Conflict
 from controlplane.models import ApiKey
 from controlplane.storage.api_keys import MongoApiKeyRepository
 from controlplane.storage.database import Database
@@ -40,6 +41,13 @@ async def test_a_key_is_found_by_its_secrets_hash(keys: MongoApiKeyRepository) -
     assert await keys.find_by_hash("hash-1") == stored
     assert await keys.find_by_hash("hash-2") is None
     assert await keys.get_many(["key_1", "key_2"]) == {"key_1": stored}
+
+
+@pytest.mark.gen_test
+async def test_a_secret_in_use_is_a_conflict(keys: MongoApiKeyRepository) -> None:
+    await keys.add(key(1))
+    with pytest.raises(Conflict):
+        await keys.add(key(2, secret_hash="hash-1"))
 
 
 @pytest.mark.gen_test

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.errors import Conflict
 from controlplane.models import Session
 from controlplane.storage.database import Database
 from controlplane.storage.sessions import MongoSessionRepository
@@ -44,6 +45,14 @@ async def test_a_session_comes_back_as_it_was_stored(sessions: MongoSessionRepos
     assert await sessions.get(stored.id) == stored
     assert await sessions.get_many([stored.id, "ses_none"]) == {stored.id: stored}
     assert await sessions.get("ses_none") is None
+
+
+@pytest.mark.gen_test
+async def test_an_id_in_use_is_a_conflict(sessions: MongoSessionRepository) -> None:
+    await sessions.add(session())
+    with pytest.raises(Conflict):
+        await sessions.add(session(refresh_hash="another"))
+    assert await sessions.get("ses_001") == session()
 
 
 @pytest.mark.gen_test

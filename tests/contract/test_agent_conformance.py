@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.agents.conformance import run_agent_check
-from tests.broken_agents import KINDS, SocketAgent
-from tests.broken_agents import TOKEN as BROKEN_TOKEN
+from tests.broken_agents import KINDS
 from tests.refagent_process import GAME_OPTIONS, LINE_GAME, TOKEN, AgentProcess
 
 QUICK = [name for name in KINDS if name not in ("sends endless headers",)]

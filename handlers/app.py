@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 import tornado.web
-from controlplane.auth.api_keys import Scope
 
+from controlplane.auth.api_keys import Scope
 from controlplane.services import Services
 from handlers import admin, auth, dev, game, ops, pages
 from handlers import schemas as shape

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from controlplane.auth.sessions import Login
-
 from controlplane.clock import rfc3339
 from controlplane.errors import Forbidden, NotFound
 from controlplane.models import ApiKey, Session, User

@@ -15,7 +15,7 @@ import orjson
 from prometheus_client import Gauge
 
 from controlplane.agents.cache import StateCache
-from controlplane.agents.states import age_json, is_stale, state_json_around_age
+from controlplane.agents.states import is_stale, state_json_around_age
 from controlplane.clock import rfc3339
 from controlplane.instances import InstanceDirectory
 from controlplane.models import AgentState, Connection, Instance, InstanceKind, Principal
@@ -24,14 +24,22 @@ from controlplane.ports import Clock
 
 @dataclass(frozen=True, slots=True)
 class _Rendered:
-    """An instance's JSON but for the age of its state, and what it was made of."""
+    """An instance's JSON but for the age of its state, and what it was made of. Milliseconds since the epoch.
+
+    `observed_ms` is None where the agent was never observed; `stale_from_ms` is when a fresh state goes stale by age.
+    """
 
     instance: Instance
     state: AgentState
-    stale: bool
+    is_stale: bool
+    stale_from_ms: int
+    observed_ms: int | None
     record: bytes
     ahead: bytes
     behind: bytes
+
+    def age(self, now_ms: int) -> bytes:
+        return b"null" if self.observed_ms is None else b"%d" % max(0, now_ms - self.observed_ms)
 
 
 class InstanceViews:
@@ -63,8 +71,9 @@ class InstanceViews:
 
     def state_document(self, instance: Instance) -> bytes:
         now = self._clock.now()
-        rendered = self._render(instance, now)
-        return rendered.ahead + age_json(rendered.state, now) + rendered.behind
+        now_ms = _milliseconds(now)
+        rendered = self._render(instance, now, now_ms)
+        return rendered.ahead + rendered.age(now_ms) + rendered.behind
 
     def etag(self, instance: Instance) -> str:
         """The state's revision. A state that went stale by age alone is told apart: no poll raised its revision."""
@@ -75,27 +84,28 @@ class InstanceViews:
     def page(self, principal: Principal, kind: InstanceKind | None, query: Mapping[str, Any]) -> bytes:
         """`{"items","nextAfter"}` of what the caller may see and the query's filters let through."""
         now = self._clock.now()
+        now_ms = _milliseconds(now)
         limit: int = query["limit"]
-        kinds = {kind.value} if kind is not None else {each.value for each in InstanceKind}
-        if "kind" in query:
-            kinds &= {query["kind"]}
+        only = InstanceKind(query["kind"]) if "kind" in query else kind
+        if kind is not None and only is not kind:
+            return b'{"items":[],"nextAfter":null}'
         ready: str | None = query.get("ready")
         connection: str | None = query.get("connection")
         owner: str | None = query.get("ownerId")
+        is_filtered = ready is not None or connection is not None
         items: list[bytes] = []
         last_id = ""
         next_after = None
         for instance in self._directory.visible_to(principal, after=query.get("after")):
-            if instance.kind not in kinds or (owner is not None and instance.owner_id != owner):
+            if (only is not None and instance.kind is not only) or (owner is not None and instance.owner_id != owner):
                 continue
-            if (ready is not None or connection is not None) and not self._lets_through(
-                instance, ready, connection, now
-            ):
+            rendered = self._render(instance, now, now_ms)
+            if is_filtered and not _lets_through(rendered, ready, connection):
                 continue
             if len(items) == limit:
                 next_after = last_id
                 break
-            items.append(self._document(instance, now))
+            items.append(b"%b%b%b%b}" % (rendered.record, rendered.ahead, rendered.age(now_ms), rendered.behind))
             last_id = instance.id
         return b'{"items":[' + b",".join(items) + b'],"nextAfter":' + orjson.dumps(next_after) + b"}"
 
@@ -108,27 +118,34 @@ class InstanceViews:
             for connection in Connection:
                 gauge.labels(kind.value, connection.value).set(counts[kind.value, connection.value])
 
-    def _lets_through(self, instance: Instance, ready: str | None, connection: str | None, now: datetime) -> bool:
-        state = self._states.get(instance.id)
-        if connection is not None and state.connection.value != connection:
-            return False
-        if ready is None:
-            return True
-        is_ready = state.ready and not is_stale(state, now, self._stale_after_seconds)
-        return is_ready == (ready == "true")
-
     def _document(self, instance: Instance, now: datetime) -> bytes:
-        rendered = self._render(instance, now)
-        return rendered.record + rendered.ahead + age_json(rendered.state, now) + rendered.behind + b"}"
+        now_ms = _milliseconds(now)
+        rendered = self._render(instance, now, now_ms)
+        return b"%b%b%b%b}" % (rendered.record, rendered.ahead, rendered.age(now_ms), rendered.behind)
 
-    def _render(self, instance: Instance, now: datetime) -> _Rendered:
+    def _render(self, instance: Instance, now: datetime, now_ms: int) -> _Rendered:
         state = self._states.get(instance.id)
-        stale = is_stale(state, now, self._stale_after_seconds)
         known = self._rendered.get(instance.id)
-        if known is not None and known.state is state and known.instance is instance and known.stale is stale:
+        if (
+            known is not None
+            and known.state is state
+            and known.instance is instance
+            and (known.is_stale or now_ms <= known.stale_from_ms)
+        ):
             return known
+        stale = is_stale(state, now, self._stale_after_seconds)
         ahead, behind = state_json_around_age(state, suspension=instance.suspension, operation=None, stale=stale)
-        rendered = _Rendered(instance, state, stale, _record_prefix(instance), ahead, behind)
+        observed_ms = None if state.observed_at is None else _milliseconds(state.observed_at)
+        rendered = _Rendered(
+            instance=instance,
+            state=state,
+            is_stale=stale,
+            stale_from_ms=(observed_ms or 0) + int(self._stale_after_seconds * 1000),
+            observed_ms=observed_ms,
+            record=_record_prefix(instance),
+            ahead=ahead,
+            behind=behind,
+        )
         self._rendered[instance.id] = rendered
         return rendered
 
@@ -147,3 +164,14 @@ def _record_prefix(instance: Instance) -> bytes:
         "createdAt": rfc3339(instance.created_at),
     }
     return orjson.dumps(record)[:-1] + b',"state":'
+
+
+def _lets_through(rendered: _Rendered, ready: str | None, connection: str | None) -> bool:
+    state = rendered.state
+    if connection is not None and state.connection.value != connection:
+        return False
+    return ready is None or (state.ready and not rendered.is_stale) == (ready == "true")
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import tornado.web
+from prometheus_client import Counter, Histogram
 
 from controlplane.auth.api_keys import Scope
 from controlplane.services import Services
@@ -143,6 +144,7 @@ class _RequestLog:
     def __init__(self, services: Services) -> None:
         self._metrics = services.metrics
         self._every = services.settings.access_log == "all"
+        self._counters: dict[tuple[str, str | None, int], tuple[Counter, Histogram]] = {}
 
     def write(self, handler: tornado.web.RequestHandler) -> None:
         if not isinstance(handler, ApiHandler):
@@ -150,9 +152,9 @@ class _RequestLog:
         request = handler.request
         status = handler.get_status()
         seconds = request.request_time()
-        route = handler.route.name
-        self._metrics.http_requests.labels(route, request.method, status).inc()
-        self._metrics.http_seconds.labels(route).observe(seconds)
+        requests, durations = self._counters_of(handler.route.name, request.method, status)
+        requests.inc()
+        durations.observe(seconds)
         if self._every or status >= 400:
             logger.info(
                 "request",
@@ -165,3 +167,13 @@ class _RequestLog:
                     "request_id": handler.request_id,
                 },
             )
+
+    def _counters_of(self, route: str, method: str | None, status: int) -> tuple[Counter, Histogram]:
+        """Looked up by label once: bounded by the routes, the methods that Tornado knows and the statuses."""
+        key = (route, method, status)
+        known = self._counters.get(key)
+        if known is None:
+            metrics = self._metrics
+            known = (metrics.http_requests.labels(*key), metrics.http_seconds.labels(route))
+            self._counters[key] = known
+        return known

@@ -34,7 +34,7 @@ from controlplane.services import Services
 from handlers.client_address import client_address
 from handlers.error_map import CODE_OF_STATUS, envelope, retry_after_seconds, status_of
 from handlers.routing import Access, Endpoint, Route
-from handlers.validation import parse_json_object, parse_query
+from handlers.validation import parse_json_object
 
 logger = logging.getLogger("controlplane.http")
 
@@ -215,8 +215,7 @@ class ApiHandler(tornado.web.RequestHandler):
 
     def read_body(self) -> None:
         """Fill `body` and `query`. Raises PayloadTooLarge, MalformedRequest, InvalidInput or HTTP 415."""
-        if self.request.query_arguments or self.endpoint.query:
-            self.query = parse_query(self.request.query_arguments, self.endpoint.query)
+        self.query = self.endpoint.query.parse(self.request.query_arguments)
         if self._received_bytes > self._body_limit_bytes:
             raise self._too_large()
         if self.request.method == "GET":

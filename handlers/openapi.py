@@ -77,7 +77,7 @@ def _operation(route: Route, endpoint: Endpoint) -> dict[str, Any]:
     ]
     parameters += [
         {"name": name, "in": "query", "required": False, "schema": _json_schema(rule)}
-        for name, rule in endpoint.query.items()
+        for name, rule in endpoint.query.schema.items()
     ]
     if endpoint.idempotent:
         parameters.append({"name": "Idempotency-Key", "in": "header", "required": False, "schema": {"type": "string"}})

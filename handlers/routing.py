@@ -12,7 +12,7 @@ from enum import Enum
 
 import tornado.web
 
-from handlers.validation import NO_BODY, BodySchema, Schema
+from handlers.validation import NO_BODY, NO_QUERY, BodySchema, QuerySchema
 
 
 class Access(Enum):
@@ -31,7 +31,7 @@ class Endpoint:
     summary: str
     scope: str | None = None
     body: BodySchema = NO_BODY
-    query: Schema = field(default_factory=dict)
+    query: QuerySchema = NO_QUERY
     success: int = 200
     idempotent: bool = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from handlers.validation import BodySchema, Schema
+from handlers.validation import BodySchema, QuerySchema, Schema
 
 _PASSWORD: dict[str, Any] = {"type": "string", "required": True, "minlength": 1, "maxlength": 1024}
 _EMAIL: dict[str, Any] = {
@@ -83,11 +83,13 @@ SUSPENSION = BodySchema({"reason": _REASON})
 _LIMIT: dict[str, Any] = {"type": "integer", "coerce": int, "min": 1, "max": 200, "default": 50}
 _AFTER: dict[str, Any] = {"type": "string", "maxlength": 64}
 
-PAGE: Schema = {"limit": _LIMIT, "after": _AFTER}
-INSTANCE_LIST: Schema = {
-    **PAGE,
+_PAGE: Schema = {"limit": _LIMIT, "after": _AFTER}
+_INSTANCE_LIST: Schema = {
+    **_PAGE,
     "kind": {"type": "string", "allowed": ["game", "dev"]},
     "ready": {"type": "string", "allowed": ["true", "false"]},
     "connection": {"type": "string", "allowed": ["connecting", "connected", "disconnected"]},
 }
-ADMIN_INSTANCE_LIST: Schema = {**INSTANCE_LIST, "ownerId": _ID}
+PAGE = QuerySchema(_PAGE)
+INSTANCE_LIST = QuerySchema(_INSTANCE_LIST)
+ADMIN_INSTANCE_LIST = QuerySchema({**_INSTANCE_LIST, "ownerId": _ID})

@@ -43,15 +43,16 @@ class BodySchema:
     def __init__(self, schema: Schema, *, empty: bool = False) -> None:
         self.schema = schema
         self.empty = empty
-        _Validator(dict(schema))  # refuses a schema that is itself wrong, at import
+        # Compiled once, since that costs more than the check itself; refuses a schema that is itself wrong, at import.
+        self._validator = _Validator(dict(schema), allow_unknown=False)
+        self._nulls = [name for name, rule in schema.items() if "default" in rule and not rule.get("nullable")]
 
     def validate(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """The document with defaults filled in. Raises InvalidInput that names each wrong field."""
         # Cerberus would take a null for absence and fill in the default.
-        nulls = [name for name, rule in self.schema.items() if "default" in rule and not rule.get("nullable")]
-        if refused := {name: ["null value not allowed"] for name in nulls if document.get(name, ...) is None}:
+        if refused := {name: ["null value not allowed"] for name in self._nulls if document.get(name, ...) is None}:
             raise InvalidInput(refused)
-        validator = _Validator(dict(self.schema), allow_unknown=False)
+        validator = self._validator
         if not validator.validate(dict(document)):
             raise InvalidInput(_flatten(validator.errors))
         normalized: dict[str, Any] = validator.document
@@ -59,6 +60,36 @@ class BodySchema:
 
 
 NO_BODY = BodySchema({}, empty=True)
+
+
+class QuerySchema:
+    """A compiled schema for query arguments, whose rules may `coerce`. No arguments at all is the common case."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self._body = BodySchema(schema)
+        self._defaults = self._body.validate({})
+
+    def parse(self, arguments: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
+        """Raises InvalidInput for unknown or repeated names, and for what the schema refuses."""
+        if not arguments:
+            return dict(self._defaults)
+        fields: dict[str, list[str]] = {}
+        document: dict[str, Any] = {}
+        for name, values in arguments.items():
+            if len(values) > 1:
+                fields[name] = ["is given more than once"]
+                continue
+            try:
+                document[name] = values[0].decode("utf-8")
+            except UnicodeDecodeError:
+                fields[name] = ["is not UTF-8"]
+        if fields:
+            raise InvalidInput(fields)
+        return self._body.validate(document)
+
+
+NO_QUERY = QuerySchema({})
 
 
 def parse_json_object(raw: bytes) -> dict[str, Any]:
@@ -74,23 +105,6 @@ def parse_json_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise MalformedRequest("The body must be a JSON object.", code="not_an_object")
     return document
-
-
-def parse_query(arguments: Mapping[str, Sequence[bytes]], schema: Schema) -> dict[str, Any]:
-    """Query arguments by a schema whose rules may `coerce`. Raises InvalidInput for unknown or repeated names."""
-    fields: dict[str, list[str]] = {}
-    document: dict[str, Any] = {}
-    for name, values in arguments.items():
-        if len(values) > 1:
-            fields[name] = ["is given more than once"]
-            continue
-        try:
-            document[name] = values[0].decode("utf-8")
-        except UnicodeDecodeError:
-            fields[name] = ["is not UTF-8"]
-    if fields:
-        raise InvalidInput(fields)
-    return BodySchema(schema).validate(document)
 
 
 def _flatten(tree: Mapping[Any, Sequence[Any]], prefix: str = "") -> dict[str, list[str]]:

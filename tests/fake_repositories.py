@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
-from controlplane.errors import Conflict, StorageUnavailable
-from controlplane.models import ApiKey, ResetToken, Role, Session, Suspension, User
+from controlplane.errors import Conflict, StaleRevision, StorageUnavailable
+from controlplane.models import ApiKey, Instance, ResetToken, Role, Session, Suspension, User
 
 
 class _Reachable:
@@ -181,6 +181,42 @@ class FakeResetTokenRepository(_Reachable):
         self.reach()
         token = self.tokens.pop(token_hash, None)
         return token if token is not None and token.expires_at > now else None
+
+
+class FakeInstanceRepository(_Reachable):
+    def __init__(self) -> None:
+        super().__init__()
+        self.instances: dict[str, Instance] = {}
+        self.changed: list[str] = []
+
+    async def add(self, instance: Instance) -> None:
+        self.reach()
+        if any(each.vmid == instance.vmid and each.deleted_at is None for each in self.instances.values()):
+            raise Conflict("This vmid is in use.", code="vmid_taken")
+        self.instances[instance.id] = instance
+        self.changed.append(instance.id)
+
+    async def get(self, instance_id: str) -> Instance | None:
+        self.reach()
+        return self.instances.get(instance_id)
+
+    async def replace(self, instance: Instance, *, expected_revision: int) -> None:
+        self.reach()
+        if self.instances[instance.id].revision != expected_revision:
+            raise StaleRevision("Another writer was first.")
+        self.instances[instance.id] = instance
+        self.changed.append(instance.id)
+
+    async def load_all(self) -> tuple[list[Instance], datetime]:
+        self.reach()
+        return [each for each in self.instances.values() if each.deleted_at is None], _EPOCH
+
+    async def changed_since(self, since: datetime) -> tuple[list[Instance], datetime]:
+        self.reach()
+        return [self.instances[instance_id] for instance_id in self.changed], _EPOCH
+
+
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _is_active(session: Session, now: datetime) -> bool:

@@ -287,12 +287,5 @@ def state_json_around_age(
     return orjson.dumps(ahead)[:-1] + b',"ageMs":', b"," + orjson.dumps(behind)[1:]
 
 
-def age_json(state: AgentState, now: datetime) -> bytes:
-    """Milliseconds since the agent's answers were last taken in; null when they never were."""
-    if state.observed_at is None:
-        return b"null"
-    return b"%d" % max(0, int((now - state.observed_at).total_seconds() * 1000))
-
-
 def _time(moment: datetime | None) -> str | None:
     return None if moment is None else rfc3339(moment)

@@ -6,7 +6,7 @@ import pytest
 
 from controlplane.errors import InvalidInput, MalformedRequest
 from handlers.schemas import CREDENTIALS, INSTANCE_LIST, INSTANCE_REGISTRATION
-from handlers.validation import parse_json_object, parse_query
+from handlers.validation import parse_json_object
 
 REGISTRATION = {
     "kind": "game",
@@ -83,8 +83,8 @@ def test_defaults_are_filled_in() -> None:
 
 
 def test_query_arguments_are_read_by_their_schema() -> None:
-    assert parse_query({"limit": [b"7"], "ready": [b"true"]}, INSTANCE_LIST) == {"limit": 7, "ready": "true"}
-    assert parse_query({}, INSTANCE_LIST) == {"limit": 50}
+    assert INSTANCE_LIST.parse({"limit": [b"7"], "ready": [b"true"]}) == {"limit": 7, "ready": "true"}
+    assert INSTANCE_LIST.parse({}) == {"limit": 50}
 
 
 @pytest.mark.parametrize(
@@ -101,5 +101,5 @@ def test_query_arguments_are_read_by_their_schema() -> None:
 )
 def test_a_wrong_query_argument_is_refused_by_name(arguments: dict[str, list[bytes]], field: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        parse_query(arguments, INSTANCE_LIST)
+        INSTANCE_LIST.parse(arguments)
     assert set(refused.value.fields) == {field}

@@ -38,8 +38,15 @@ class _Rendered:
     ahead: bytes
     behind: bytes
 
-    def age(self, now_ms: int) -> bytes:
-        return b"null" if self.observed_ms is None else b"%d" % max(0, now_ms - self.observed_ms)
+    def state_at(self, now_ms: int) -> bytes:
+        if self.observed_ms is None:
+            return b"%bnull%b" % (self.ahead, self.behind)
+        return b"%b%d%b" % (self.ahead, max(0, now_ms - self.observed_ms), self.behind)
+
+    def document_at(self, now_ms: int) -> bytes:
+        if self.observed_ms is None:
+            return b"%b%bnull%b}" % (self.record, self.ahead, self.behind)
+        return b"%b%b%d%b}" % (self.record, self.ahead, max(0, now_ms - self.observed_ms), self.behind)
 
 
 class InstanceViews:
@@ -73,7 +80,7 @@ class InstanceViews:
         now = self._clock.now()
         now_ms = _milliseconds(now)
         rendered = self._render(instance, now, now_ms)
-        return rendered.ahead + rendered.age(now_ms) + rendered.behind
+        return rendered.state_at(now_ms)
 
     def etag(self, instance: Instance) -> str:
         """The state's revision. A state that went stale by age alone is told apart: no poll raised its revision."""
@@ -105,7 +112,7 @@ class InstanceViews:
             if len(items) == limit:
                 next_after = last_id
                 break
-            items.append(b"%b%b%b%b}" % (rendered.record, rendered.ahead, rendered.age(now_ms), rendered.behind))
+            items.append(rendered.document_at(now_ms))
             last_id = instance.id
         return b'{"items":[' + b",".join(items) + b'],"nextAfter":' + orjson.dumps(next_after) + b"}"
 
@@ -121,7 +128,7 @@ class InstanceViews:
     def _document(self, instance: Instance, now: datetime) -> bytes:
         now_ms = _milliseconds(now)
         rendered = self._render(instance, now, now_ms)
-        return b"%b%b%b%b}" % (rendered.record, rendered.ahead, rendered.age(now_ms), rendered.behind)
+        return rendered.document_at(now_ms)
 
     def _render(self, instance: Instance, now: datetime, now_ms: int) -> _Rendered:
         state = self._states.get(instance.id)

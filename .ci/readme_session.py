@@ -1,4 +1,4 @@
-"""Run the README's session against a running demo: `readme_session.py README.md DEMO_JSON`. Fails if a line of it does."""
+"""Run the README's session against a running demo: `readme_session.py README.md DEMO_JSON`. A failing line fails it."""
 
 from __future__ import annotations
 

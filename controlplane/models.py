@@ -231,5 +231,10 @@ class Principal:
     def is_admin(self) -> bool:
         return self.role is Role.ADMIN
 
+    @property
+    def credential_id(self) -> str:
+        """The session's id, or the API key's."""
+        return self.session_id or self.api_key_id or ""
+
     def may(self, scope: str) -> bool:
         return self.scopes is None or scope in self.scopes

@@ -10,6 +10,7 @@ from controlplane.agents.client import AgentClient
 from controlplane.agents.poller import Poller
 from controlplane.auth.api_keys import ApiKeyService
 from controlplane.auth.authenticator import Authenticator
+from controlplane.auth.live import LiveConnections
 from controlplane.auth.reset import PasswordResetService
 from controlplane.auth.sessions import SessionService
 from controlplane.idempotency import Idempotency
@@ -68,6 +69,7 @@ class Services:
     storage: StorageProbe
     users: UserRepository
     authenticator: Authenticator
+    live: LiveConnections
     sessions: SessionService
     resets: PasswordResetService
     api_keys: ApiKeyService

@@ -22,6 +22,7 @@ from controlplane.agents.http_connection import HttpTransport
 from controlplane.agents.poller import Poller, PollTarget
 from controlplane.auth.api_keys import ApiKeyService
 from controlplane.auth.authenticator import Authenticator
+from controlplane.auth.live import LiveConnections
 from controlplane.auth.passwords import PasswordHasher
 from controlplane.auth.reset import PasswordResetService
 from controlplane.auth.sessions import SessionService
@@ -172,6 +173,7 @@ class ControlPlane:
             storage=database,
             users=repositories.users,
             authenticator=authenticator,
+            live=LiveConnections(authenticator),
             sessions=SessionService(
                 users=repositories.users,
                 sessions=repositories.sessions,
@@ -255,6 +257,7 @@ class ControlPlane:
             Job("states", self._exchange_states, 1, 30),
             Job("instances", services.instances.sync, 1, 10),
             Job("revalidate", services.authenticator.revalidate, 1.5, 10),
+            Job("live", services.live.check, 1.5, 10),
             Job("audit", services.audit.flush, 5, 30),
         ):
             self._jobs.start(job)

@@ -8,7 +8,7 @@ falls out, in this process and in every other. While the database is away nothin
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -38,10 +38,6 @@ class _Remembered:
     expires_at: float
     confirmed_at: float
     used_at: float
-
-    @property
-    def credential_id(self) -> str:
-        return self.principal.session_id or self.principal.api_key_id or ""
 
 
 class Authenticator:
@@ -100,6 +96,24 @@ class Authenticator:
         for start in range(0, len(in_use), BATCH):
             await self._confirm(in_use[start : start + BATCH])
 
+    def seconds_left(self, token: str) -> float:
+        """Until a token that was authenticated lately expires; infinite for a key without an end, else 0."""
+        known = self._remembered.get(token)
+        return 0.0 if known is None else max(0.0, known.expires_at - self._clock.monotonic())
+
+    async def find_gone(self, principals: Collection[Principal]) -> set[str]:
+        """The credential ids among these that may no longer be used, expiry of an access token aside.
+
+        For connections that outlive a request. Raises StorageUnavailable.
+        """
+        each = list({principal.credential_id: principal for principal in principals}.values())
+        gone: set[str] = set()
+        for start in range(0, len(each), BATCH):
+            batch = each[start : start + BATCH]
+            is_good = await self._ask(batch)
+            gone.update(principal.credential_id for principal in batch if not is_good(principal))
+        return gone
+
     def evict_session(self, session_id: str) -> None:
         self._evict(lambda known: known.principal.session_id == session_id, {session_id})
 
@@ -114,7 +128,7 @@ class Authenticator:
 
     def _evict(self, matches: Callable[[_Remembered], bool], revoked: set[str]) -> None:
         for token in [token for token, known in self._remembered.items() if matches(known)]:
-            revoked.add(self._remembered.pop(token).credential_id)
+            revoked.add(self._remembered.pop(token).principal.credential_id)
         for credential_id in revoked:
             for listener in self._listeners:
                 listener(credential_id)
@@ -152,23 +166,27 @@ class Authenticator:
 
     async def _confirm(self, batch: list[tuple[str, _Remembered]]) -> None:
         asked_at = self._clock.monotonic()
-        principals = [known.principal for _, known in batch]
-        sessions = await self._sessions.get_many(_distinct(p.session_id for p in principals))
-        api_keys = await self._api_keys.get_many(_distinct(p.api_key_id for p in principals))
-        users = await self._users.get_many(_distinct(p.user_id for p in principals))
-        now = self._clock.now()
+        is_good = await self._ask([known.principal for _, known in batch])
         gone: set[str] = set()
         for token, known in batch:
             if self._remembered.get(token) is not known:
                 continue  # evicted, or authenticated anew, meanwhile
-            if _still_good(known.principal, sessions, api_keys, users, now):
+            if is_good(known.principal):
                 known.confirmed_at = asked_at
             else:
                 del self._remembered[token]
-                gone.add(known.credential_id)
+                gone.add(known.principal.credential_id)
         for credential_id in gone:
             for listener in self._listeners:
                 listener(credential_id)
+
+    async def _ask(self, principals: Sequence[Principal]) -> Callable[[Principal], bool]:
+        """What storage says of these, in three batch reads."""
+        sessions = await self._sessions.get_many(_distinct(p.session_id for p in principals))
+        api_keys = await self._api_keys.get_many(_distinct(p.api_key_id for p in principals))
+        users = await self._users.get_many(_distinct(p.user_id for p in principals))
+        now = self._clock.now()
+        return lambda principal: _still_good(principal, sessions, api_keys, users, now)
 
 
 def _still_good(

@@ -57,6 +57,7 @@ async def test_input_that_is_no_line_is_refused_on_the_stream(agent: AgentProces
         while await console.socket.read_message() is not None:
             pass
     assert console.socket.close_code == 1003
+    await console.close()
 
 
 @pytest.mark.gen_test(timeout=60)

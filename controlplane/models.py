@@ -192,28 +192,6 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAnswer:
-    """The answer given under an idempotency key. `request_hash` is SHA-256 over method, path and body, in hex."""
-
-    request_hash: str
-    status: int
-    sealed_body: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """One action that changed something, for an operator to read later. Never holds secrets."""
-
-    at: datetime
-    actor_id: str
-    action: str
-    subject: str
-    request_id: str
-    address: str
-    detail: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Principal:
     """Who is calling, after authentication. `scopes` is None for a login session: everything its role may do.
 
@@ -238,3 +216,39 @@ class Principal:
 
     def may(self, scope: str) -> bool:
         return self.scopes is None or scope in self.scopes
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleTicket:
+    """Opens one console once, in the place of an access token. `ticket_hash` is SHA-256 in hex.
+
+    `credential_expires_at` is when the token that it was made with expires; None for a key without an end.
+    """
+
+    ticket_hash: str = field(repr=False)
+    instance_id: str
+    principal: Principal
+    credential_expires_at: datetime | None
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """The answer given under an idempotency key. `request_hash` is SHA-256 over method, path and body, in hex."""
+
+    request_hash: str
+    status: int
+    sealed_body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One action that changed something, for an operator to read later. Never holds secrets."""
+
+    at: datetime
+    actor_id: str
+    action: str
+    subject: str
+    request_id: str
+    address: str
+    detail: Mapping[str, Any] = field(default_factory=dict)

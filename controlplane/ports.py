@@ -15,6 +15,7 @@ from controlplane.models import (
     AgentState,
     ApiKey,
     AuditEntry,
+    ConsoleTicket,
     Instance,
     Lease,
     ResetToken,
@@ -148,6 +149,13 @@ class LeaseRepository(Protocol):
 
     async def is_current(self, name: str, owner: str, fence: int) -> bool:
         """Whether this owner and fence still hold the unexpired lease: ask right before a destructive step."""
+
+
+class ConsoleTicketRepository(Protocol):
+    async def add(self, ticket: ConsoleTicket) -> None: ...
+
+    async def consume(self, ticket_hash: str, now: datetime) -> ConsoleTicket | None:
+        """Take it out, atomically; None when there is none, or it has expired."""
 
 
 class IdempotencyRepository(Protocol):

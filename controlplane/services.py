@@ -13,6 +13,7 @@ from controlplane.auth.authenticator import Authenticator
 from controlplane.auth.live import LiveConnections
 from controlplane.auth.reset import PasswordResetService
 from controlplane.auth.sessions import SessionService
+from controlplane.auth.tickets import ConsoleTickets
 from controlplane.idempotency import Idempotency
 from controlplane.instance_views import InstanceViews
 from controlplane.instances import InstanceDirectory
@@ -20,6 +21,7 @@ from controlplane.observability.audit import AuditTrail
 from controlplane.observability.loop_lag import LoopLag
 from controlplane.observability.metrics import Metrics
 from controlplane.ports import Clock, StorageProbe, UserRepository
+from controlplane.proxying.console_hub import ConsoleHub
 from controlplane.settings import Settings
 
 
@@ -78,5 +80,7 @@ class Services:
     states: StateCache
     poller: Poller
     agents: AgentClient
+    console_tickets: ConsoleTickets
+    consoles: ConsoleHub
     idempotency: Idempotency
     audit: AuditTrail

@@ -9,7 +9,7 @@ import random
 import secrets
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from controlplane.agents.addresses import check_agent_address
 from controlplane.agents.cache import StateCache
-from controlplane.agents.client import AgentClient
+from controlplane.agents.client import PATHS, AgentClient
 from controlplane.agents.http_connection import HttpTransport
 from controlplane.agents.poller import Poller, PollTarget
 from controlplane.auth.api_keys import ApiKeyService
@@ -27,6 +27,7 @@ from controlplane.auth.passwords import PasswordHasher
 from controlplane.auth.reset import PasswordResetService
 from controlplane.auth.sessions import SessionService
 from controlplane.auth.throttle import LoginThrottle
+from controlplane.auth.tickets import ConsoleTickets
 from controlplane.auth.tokens import AccessTokens
 from controlplane.clock import SystemClock
 from controlplane.errors import AgentUnreachable, InvalidInput, StorageError, StorageUnavailable
@@ -35,17 +36,21 @@ from controlplane.instance_views import InstanceViews
 from controlplane.instances import InstanceDirectory
 from controlplane.jobs import Job, JobRunner
 from controlplane.mail import LogMailer, SmtpMailer
-from controlplane.models import Instance
+from controlplane.models import AgentEndpoint, Instance
 from controlplane.observability.audit import AuditTrail
 from controlplane.observability.loop_lag import LoopLag
 from controlplane.observability.metrics import Metrics
 from controlplane.ports import Mailer
+from controlplane.proxying.console_hub import ConsoleHub
+from controlplane.proxying.upgrade import open_websocket
+from controlplane.proxying.websocket import WebSocket
 from controlplane.secretbox import SecretBox
 from controlplane.services import Lifecycle, Services
 from controlplane.settings import Settings
 from controlplane.storage.agent_states import MongoAgentStateRepository
 from controlplane.storage.api_keys import MongoApiKeyRepository
 from controlplane.storage.audit import MongoAuditRepository
+from controlplane.storage.console_tickets import MongoConsoleTicketRepository
 from controlplane.storage.database import Database
 from controlplane.storage.dump import export_database, import_database
 from controlplane.storage.embedded_server import EmbeddedServer
@@ -112,6 +117,7 @@ class Repositories:
     sessions: MongoSessionRepository
     api_keys: MongoApiKeyRepository
     reset_tokens: MongoResetTokenRepository
+    console_tickets: MongoConsoleTicketRepository
     instances: MongoInstanceRepository
     states: MongoAgentStateRepository
     leases: MongoLeaseRepository
@@ -125,6 +131,7 @@ class Repositories:
             sessions=MongoSessionRepository(database),
             api_keys=MongoApiKeyRepository(database),
             reset_tokens=MongoResetTokenRepository(database),
+            console_tickets=MongoConsoleTicketRepository(database),
             instances=MongoInstanceRepository(database),
             states=MongoAgentStateRepository(database),
             leases=MongoLeaseRepository(database),
@@ -146,7 +153,9 @@ class ControlPlane:
         secret_box = SecretBox(settings.credentials_key)
         self._hasher = PasswordHasher(settings.bcrypt_cost)
         self._mailer: Mailer = LogMailer() if settings.smtp is None else SmtpMailer(settings.smtp)
-        self._transport = HttpTransport(check_dial=partial(_check_dial, settings), tls=_agent_tls(settings))
+        check_dial = partial(_check_dial, settings)
+        tls = _agent_tls(settings)
+        self._transport = HttpTransport(check_dial=check_dial, tls=tls)
         throttle = LoginThrottle(clock)
         tokens = AccessTokens(settings.jwt_secret, settings.jwt_previous_secret, settings.access_token_seconds, clock)
         authenticator = Authenticator(tokens, repositories.users, repositories.sessions, repositories.api_keys, clock)
@@ -164,6 +173,9 @@ class ControlPlane:
             action_timeout_seconds=settings.agent_action_timeout_seconds,
             body_limit_bytes=settings.agent_body_limit_bytes,
         )
+        live = LiveConnections(authenticator)
+        audit = AuditTrail(repositories.audit, clock, metrics.audit_dropped)
+        console_tickets = ConsoleTickets(repositories.console_tickets, authenticator, clock)
         self.services = Services(
             settings=settings,
             clock=clock,
@@ -173,7 +185,7 @@ class ControlPlane:
             storage=database,
             users=repositories.users,
             authenticator=authenticator,
-            live=LiveConnections(authenticator),
+            live=live,
             sessions=SessionService(
                 users=repositories.users,
                 sessions=repositories.sessions,
@@ -213,11 +225,25 @@ class ControlPlane:
                 random=random.random,
             ),
             agents=agents,
+            console_tickets=console_tickets,
+            consoles=ConsoleHub(
+                directory=directory,
+                authenticator=authenticator,
+                live=live,
+                tickets=console_tickets,
+                audit=audit,
+                clock=clock,
+                metrics=metrics,
+                dial=partial(
+                    _dial_console, check_dial=check_dial, tls=tls, timeout_seconds=settings.agent_timeout_seconds
+                ),
+            ),
             idempotency=Idempotency(repositories.idempotency, secret_box, clock),
-            audit=AuditTrail(repositories.audit, clock, metrics.audit_dropped),
+            audit=audit,
         )
         self._jobs = JobRunner(metrics.job_failures)
         directory.add_listener(self._on_instance_change)
+        states.add_listener(self.services.consoles.on_state_change)
 
     # -- start and stop ----------------------------------------------------------------------------------------------
 
@@ -257,6 +283,7 @@ class ControlPlane:
             Job("states", self._exchange_states, 1, 30),
             Job("instances", services.instances.sync, 1, 10),
             Job("revalidate", services.authenticator.revalidate, 1.5, 10),
+            Job("consoles", services.consoles.run_once, 1, 10),
             Job("live", services.live.check, 1.5, 10),
             Job("audit", services.audit.flush, 5, 30),
         ):
@@ -266,6 +293,7 @@ class ControlPlane:
         """Stop the jobs, let the polls under way end, write what waits, give up the lease, close what is open."""
         services = self.services
         await self._jobs.stop(limit_seconds=STOP_SECONDS)
+        await services.consoles.close()
         await services.poller.drain()
         services.loop_lag.stop()
         if services.lifecycle.serving:
@@ -347,6 +375,19 @@ class ControlPlane:
             )
             return
         services.poller.watch(PollTarget(after.id, endpoint))
+
+
+async def _dial_console(
+    endpoint: AgentEndpoint,
+    make: Callable[[], WebSocket],
+    *,
+    check_dial: Callable[[str], None],
+    tls: ssl.SSLContext,
+    timeout_seconds: float,
+) -> WebSocket:
+    return await open_websocket(
+        endpoint, PATHS["console_stream"], make, check_dial=check_dial, tls=tls, timeout_seconds=timeout_seconds
+    )
 
 
 def _check_dial(settings: Settings, address: str) -> None:

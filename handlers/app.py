@@ -9,7 +9,7 @@ from prometheus_client import Counter, Histogram
 
 from controlplane.auth.api_keys import Scope
 from controlplane.services import Services
-from handlers import admin, auth, dev, game, ops, pages
+from handlers import admin, auth, console, dev, game, ops, pages
 from handlers import schemas as shape
 from handlers.base import ApiHandler, NotFoundHandler
 from handlers.openapi import describe
@@ -40,6 +40,11 @@ ROUTES: tuple[Route, ...] = (
         "GET": Endpoint(ACCOUNT, "One game server with its state", READ)}),
     Route("/api/game/servers/{instance_id}/{action:start|stop|restart}", game.GameServerPowerHandler, _power("it")),
     Route("/api/game/servers/{instance_id}/console/command", game.GameServerCommandHandler, _command("it")),
+    Route("/api/game/servers/{instance_id}/console", console.GameServerConsoleHandler, {
+        "GET": Endpoint(PUBLIC, "The live console (a websocket; it is authenticated by its first message or a ticket)",
+                        query=shape.CONSOLE_SOCKET, success=101)}),
+    Route("/api/game/servers/{instance_id}/console/ticket", console.GameServerConsoleTicketHandler, {
+        "POST": Endpoint(ACCOUNT, "A ticket that opens the console once, within 30 s", CONSOLE, success=201)}),
     Route("/api/dev", dev.DevContainersHandler, {
         "GET": Endpoint(ACCOUNT, "List dev containers with their state", READ, query=shape.INSTANCE_LIST)}),
     Route("/api/dev/{instance_id}/state", dev.DevContainerStateHandler, {
@@ -48,6 +53,11 @@ ROUTES: tuple[Route, ...] = (
         "GET": Endpoint(ACCOUNT, "One dev container with its state", READ)}),
     Route("/api/dev/{instance_id}/{action:start|stop|restart}", dev.DevContainerPowerHandler, _power("it")),
     Route("/api/dev/{instance_id}/console/command", dev.DevContainerCommandHandler, _command("it")),
+    Route("/api/dev/{instance_id}/console", console.DevContainerConsoleHandler, {
+        "GET": Endpoint(PUBLIC, "The live console (a websocket; it is authenticated by its first message or a ticket)",
+                        query=shape.CONSOLE_SOCKET, success=101)}),
+    Route("/api/dev/{instance_id}/console/ticket", console.DevContainerConsoleTicketHandler, {
+        "POST": Endpoint(ACCOUNT, "A ticket that opens the console once, within 30 s", CONSOLE, success=201)}),
     Route("/api/dev/{instance_id}/codeserver/{action:start|stop|restart}", dev.CodeServerHandler,
           _power("its code-server")),
 

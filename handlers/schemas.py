@@ -90,6 +90,7 @@ _INSTANCE_LIST: Schema = {
     "ready": {"type": "string", "allowed": ["true", "false"]},
     "connection": {"type": "string", "allowed": ["connecting", "connected", "disconnected"]},
 }
+CONSOLE_SOCKET = QuerySchema({"ticket": {"type": "string", "minlength": 1, "maxlength": 128}})
 PAGE = QuerySchema(_PAGE)
 INSTANCE_LIST = QuerySchema(_INSTANCE_LIST)
 ADMIN_INSTANCE_LIST = QuerySchema({**_INSTANCE_LIST, "ownerId": _ID})

@@ -27,6 +27,7 @@ PATHS = {
     "stop": "/stop",
     "restart": "/restart",
     "console_command": "/console/command",
+    "console_stream": "/console/stream",
     "codeserver_start": "/dev/codeserver/start",
     "codeserver_stop": "/dev/codeserver/stop",
     "codeserver_restart": "/dev/codeserver/restart",

@@ -57,6 +57,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     ),
     "agent_states": (IndexModel([("written_at", ASCENDING)], name="written_at"),),
     "idempotency": (IndexModel([("started_at", ASCENDING)], name="started_at", expireAfterSeconds=_DAY),),
+    "console_tickets": (IndexModel([("expires_at", ASCENDING)], name="expires_at", expireAfterSeconds=0),),
     "audit": (IndexModel([("at", ASCENDING)], name="at"),),
 }
 

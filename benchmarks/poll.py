@@ -70,7 +70,9 @@ async def measure(agents: int, broken: float, interval: float, seconds: float, p
     metrics, clock = Metrics(), SystemClock()
     cache = StateCache(FakeStateRepository(), clock)
     transport = HttpTransport(check_dial=lambda _address: None)
-    client = AgentClient(transport, poll_timeout_seconds=5, action_timeout_seconds=5, body_limit_bytes=1 << 20)
+    client = AgentClient(
+        transport, poll_timeout_seconds=5, action_timeout_seconds=5, backup_timeout_seconds=5, body_limit_bytes=1 << 20
+    )
     poller = Poller(
         client, cache, clock, metrics, interval_seconds=interval, concurrency=256, random=random.Random(1).random
     )

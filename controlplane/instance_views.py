@@ -6,7 +6,7 @@ This is the portal's hot path: what does not change with the moment of reading i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -65,6 +65,16 @@ class InstanceViews:
     def document(self, instance: Instance) -> bytes:
         """`{"id","kind","vmid","name","ownerId","createdAt","state"}` (docs/api.md, "Instances")."""
         return self._document(instance, self._clock.now())
+
+    def documents(self, principal: Principal) -> Iterator[bytes]:
+        """Every instance that the caller may see, as `document`. To be read while instances come and go."""
+        last_id = ""
+        while True:
+            instance = next(self._directory.visible_to(principal, after=last_id), None)
+            if instance is None:
+                return
+            last_id = instance.id
+            yield self.document(instance)
 
     def admin_document(self, instance: Instance) -> bytes:
         """As `document`, with where the agent lives. Never its secret."""

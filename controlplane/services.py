@@ -14,6 +14,8 @@ from controlplane.auth.live import LiveConnections
 from controlplane.auth.reset import PasswordResetService
 from controlplane.auth.sessions import SessionService
 from controlplane.auth.tickets import ConsoleTickets
+from controlplane.backups import BackupService
+from controlplane.events import EventHub
 from controlplane.idempotency import Idempotency
 from controlplane.instance_views import InstanceViews
 from controlplane.instances import InstanceDirectory
@@ -82,5 +84,7 @@ class Services:
     agents: AgentClient
     console_tickets: ConsoleTickets
     consoles: ConsoleHub
+    events: EventHub
+    backups: BackupService
     idempotency: Idempotency
     audit: AuditTrail

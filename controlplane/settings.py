@@ -58,6 +58,7 @@ class Settings:
     agent_networks: tuple[Network, ...]
     agent_timeout_seconds: float
     agent_action_timeout_seconds: float
+    agent_backup_timeout_seconds: float
     agent_poll_interval_seconds: float
     agent_poll_concurrency: int
     agent_body_limit_bytes: int
@@ -100,6 +101,7 @@ class Settings:
             agent_networks=reader.networks("AGENT_NETWORKS", DEFAULT_AGENT_NETWORKS),
             agent_timeout_seconds=reader.number("AGENT_TIMEOUT_SECONDS", 5.0, low=0.1, high=60),
             agent_action_timeout_seconds=reader.number("AGENT_ACTION_TIMEOUT_SECONDS", 30.0, low=0.1, high=600),
+            agent_backup_timeout_seconds=reader.number("AGENT_BACKUP_TIMEOUT_SECONDS", 1800.0, low=0.1, high=86_400),
             agent_poll_interval_seconds=reader.number("AGENT_POLL_INTERVAL_SECONDS", 10.0, low=0.1, high=3600),
             agent_poll_concurrency=reader.integer("AGENT_POLL_CONCURRENCY", 256, low=1, high=10_000),
             agent_body_limit_bytes=reader.integer("AGENT_BODY_LIMIT_BYTES", 1 << 20, low=1024, high=1 << 26),

@@ -29,8 +29,10 @@ from controlplane.auth.sessions import SessionService
 from controlplane.auth.throttle import LoginThrottle
 from controlplane.auth.tickets import ConsoleTickets
 from controlplane.auth.tokens import AccessTokens
+from controlplane.backups import BackupService
 from controlplane.clock import SystemClock
 from controlplane.errors import AgentUnreachable, InvalidInput, StorageError, StorageUnavailable
+from controlplane.events import EventHub
 from controlplane.idempotency import Idempotency
 from controlplane.instance_views import InstanceViews
 from controlplane.instances import InstanceDirectory
@@ -171,8 +173,11 @@ class ControlPlane:
             self._transport,
             poll_timeout_seconds=settings.agent_timeout_seconds,
             action_timeout_seconds=settings.agent_action_timeout_seconds,
+            backup_timeout_seconds=settings.agent_backup_timeout_seconds,
             body_limit_bytes=settings.agent_body_limit_bytes,
         )
+        views = InstanceViews(directory, states, clock, stale_after_seconds=settings.agent_stale_after_seconds)
+        events = EventHub(directory, views)
         live = LiveConnections(authenticator)
         audit = AuditTrail(repositories.audit, clock, metrics.audit_dropped)
         console_tickets = ConsoleTickets(repositories.console_tickets, authenticator, clock)
@@ -211,9 +216,9 @@ class ControlPlane:
             ),
             api_keys=ApiKeyService(api_keys=repositories.api_keys, authenticator=authenticator, clock=clock),
             instances=directory,
-            instance_views=InstanceViews(
-                directory, states, clock, stale_after_seconds=settings.agent_stale_after_seconds
-            ),
+            instance_views=views,
+            events=events,
+            backups=BackupService(agents, directory, events, repositories.leases),
             states=states,
             poller=Poller(
                 agents,
@@ -244,6 +249,7 @@ class ControlPlane:
         self._jobs = JobRunner(metrics.job_failures)
         directory.add_listener(self._on_instance_change)
         states.add_listener(self.services.consoles.on_state_change)
+        states.add_listener(self.services.events.on_state_change)
 
     # -- start and stop ----------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from prometheus_client import Counter, Histogram
 
 from controlplane.auth.api_keys import Scope
 from controlplane.services import Services
-from handlers import admin, auth, console, dev, game, ops, pages
+from handlers import admin, auth, backups, console, dev, events, game, ops, pages
 from handlers import schemas as shape
 from handlers.base import ApiHandler, NotFoundHandler
 from handlers.openapi import describe
@@ -19,6 +19,7 @@ logger = logging.getLogger("controlplane.http")
 
 PUBLIC, ACCOUNT, ADMIN = Access.PUBLIC, Access.ACCOUNT, Access.ADMIN
 READ, POWER, CONSOLE = Scope.INSTANCES_READ, Scope.INSTANCES_POWER, Scope.INSTANCES_CONSOLE
+BACKUPS = Scope.INSTANCES_BACKUPS
 
 
 def _power(what: str) -> dict[str, Endpoint]:
@@ -45,6 +46,16 @@ ROUTES: tuple[Route, ...] = (
                         query=shape.CONSOLE_SOCKET, success=101)}),
     Route("/api/game/servers/{instance_id}/console/ticket", console.GameServerConsoleTicketHandler, {
         "POST": Endpoint(ACCOUNT, "A ticket that opens the console once, within 30 s", CONSOLE, success=201)}),
+    Route("/api/game/servers/{instance_id}/backups", backups.BackupsHandler, {
+        "GET": Endpoint(ACCOUNT, "The agent's list of backups as it is, or normalized", BACKUPS,
+                        query=shape.BACKUP_LIST),
+        "POST": Endpoint(ACCOUNT, "Create a backup; may take minutes", BACKUPS, body=shape.BACKUP, success=201,
+                         idempotent=True)}),
+    Route("/api/game/servers/{instance_id}/backups/restore", backups.BackupRestoreHandler, {
+        "POST": Endpoint(ACCOUNT, "Put a backup in the place of the files; may take minutes", BACKUPS,
+                         query=shape.BACKUP_RESTORE)}),
+    Route("/api/game/servers/{instance_id}/backups/{backup_id}", backups.OneBackupHandler, {
+        "DELETE": Endpoint(ACCOUNT, "Delete a backup", BACKUPS)}),
     Route("/api/dev", dev.DevContainersHandler, {
         "GET": Endpoint(ACCOUNT, "List dev containers with their state", READ, query=shape.INSTANCE_LIST)}),
     Route("/api/dev/{instance_id}/state", dev.DevContainerStateHandler, {
@@ -60,6 +71,9 @@ ROUTES: tuple[Route, ...] = (
         "POST": Endpoint(ACCOUNT, "A ticket that opens the console once, within 30 s", CONSOLE, success=201)}),
     Route("/api/dev/{instance_id}/codeserver/{action:start|stop|restart}", dev.CodeServerHandler,
           _power("its code-server")),
+
+    Route("/api/events", events.EventsHandler, {
+        "GET": Endpoint(ACCOUNT, "Server-sent events of what the caller may see; Last-Event-ID resumes", READ)}),
 
     # Accounts
     Route("/api/auth/register", auth.RegisterHandler, {

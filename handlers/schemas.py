@@ -91,6 +91,9 @@ _INSTANCE_LIST: Schema = {
     "connection": {"type": "string", "allowed": ["connecting", "connected", "disconnected"]},
 }
 CONSOLE_SOCKET = QuerySchema({"ticket": {"type": "string", "minlength": 1, "maxlength": 128}})
+BACKUP = BodySchema({"name": _NAME}, empty=True)
+BACKUP_LIST = QuerySchema({"view": {"type": "string", "allowed": ["normalized"]}})
+BACKUP_RESTORE = QuerySchema({"id": {"type": "string", "required": True, "minlength": 1, "maxlength": 200}})
 PAGE = QuerySchema(_PAGE)
 INSTANCE_LIST = QuerySchema(_INSTANCE_LIST)
 ADMIN_INSTANCE_LIST = QuerySchema({**_INSTANCE_LIST, "ownerId": _ID})

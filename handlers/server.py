@@ -47,6 +47,7 @@ class ApiServer:
     async def drain(self, *, limit_seconds: float) -> None:
         """Accept nothing new, wait for the requests under way, then close every connection."""
         self._services.lifecycle.draining = True
+        self._services.events.close()
         self._server.stop()
         under_way = self._services.lifecycle.until_idle()
         await asyncio.wait((under_way,), timeout=limit_seconds)

@@ -68,11 +68,14 @@ class QuerySchema:
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self._body = BodySchema(schema)
-        self._defaults = self._body.validate({})
+        self._needed = {name: ["is needed"] for name, rule in schema.items() if rule.get("required")}
+        self._defaults = {} if self._needed else self._body.validate({})
 
     def parse(self, arguments: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
         """Raises InvalidInput for unknown or repeated names, and for what the schema refuses."""
         if not arguments:
+            if self._needed:
+                raise InvalidInput(self._needed)
             return dict(self._defaults)
         fields: dict[str, list[str]] = {}
         document: dict[str, Any] = {}

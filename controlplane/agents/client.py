@@ -7,15 +7,17 @@ The console stream and uploads are proxied outside this module. What answers *me
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
 from controlplane.agents.documents import bounded_text, parse_object
 from controlplane.agents.readiness import is_agent_ready_result
-from controlplane.errors import AgentProtocolError, AgentRefused, Overloaded
+from controlplane.errors import AgentProtocolError, AgentRefused, NotFound, Overloaded
 from controlplane.models import AgentEndpoint
 from controlplane.ports import AgentResponse, AgentTransport
 
@@ -28,17 +30,22 @@ PATHS = {
     "restart": "/restart",
     "console_command": "/console/command",
     "console_stream": "/console/stream",
+    "backups": "/game/backups",
+    "backup_restore": "/game/backups/restore",
     "codeserver_start": "/dev/codeserver/start",
     "codeserver_stop": "/dev/codeserver/stop",
     "codeserver_restart": "/dev/codeserver/restart",
 }
 """Where each call lives on an agent: real agents differ in small things, and this is the one place to say so."""
 
+BACKUP_ID_LIMIT = 200
 POLL_BODY_LIMIT_BYTES = 256 << 10
 """For `/health`, `/ready` and `/status`: thousands may be under way at once."""
 
 ACTIONS_PER_AGENT = 8
-"""Forwarded calls under way to one agent; a further one is refused rather than queued."""
+BACKUP_CALLS_PER_AGENT = 4
+"""Forwarded calls under way to one agent; a further one is refused rather than queued. Calls about backups take
+minutes, so they have places of their own and never keep a power command out."""
 
 _SENTENCES = {
     "start": "The agent refused to start the workload.",
@@ -48,6 +55,10 @@ _SENTENCES = {
     "codeserver_start": "The agent refused to start code-server.",
     "codeserver_stop": "The agent refused to stop code-server.",
     "codeserver_restart": "The agent refused to restart code-server.",
+    "backup_list": "The agent refused to list its backups.",
+    "backup_create": "The agent refused to create a backup.",
+    "backup_restore": "The agent refused to restore the backup.",
+    "backup_delete": "The agent refused to delete the backup.",
 }
 
 
@@ -73,14 +84,17 @@ class AgentClient:
         *,
         poll_timeout_seconds: float,
         action_timeout_seconds: float,
+        backup_timeout_seconds: float,
         body_limit_bytes: int,
     ) -> None:
         self._transport = transport
         self._poll_timeout_seconds = poll_timeout_seconds
         self._action_timeout_seconds = action_timeout_seconds
+        self._backup_timeout_seconds = backup_timeout_seconds
         self._body_limit_bytes = body_limit_bytes
         self._poll_body_limit_bytes = min(body_limit_bytes, POLL_BODY_LIMIT_BYTES)
-        self._under_way: Counter[tuple[str, int]] = Counter()
+        self._actions = _Places(ACTIONS_PER_AGENT)
+        self._backup_calls = _Places(BACKUP_CALLS_PER_AGENT)
 
     # -- observation: whatever came back, also a refusal ---------------------------------------------------------------
 
@@ -143,6 +157,24 @@ class AgentClient:
     async def restart_codeserver(self, endpoint: AgentEndpoint, *, request_id: str) -> AgentReply:
         return await self._act(endpoint, "codeserver_restart", request_id)
 
+    async def list_backups(self, endpoint: AgentEndpoint, *, request_id: str) -> AgentReply:
+        return await self._backup(endpoint, "backup_list", "GET", PATHS["backups"], request_id)
+
+    async def create_backup(self, endpoint: AgentEndpoint, name: str | None, *, request_id: str) -> AgentReply:
+        body = None if name is None else orjson.dumps({"name": name})
+        return await self._backup(endpoint, "backup_create", "POST", PATHS["backups"], request_id, body)
+
+    async def restore_backup(self, endpoint: AgentEndpoint, backup_id: str, *, request_id: str) -> AgentReply:
+        target = f"{PATHS['backup_restore']}?id={quote(backup_id, safe='')}"
+        return await self._backup(endpoint, "backup_restore", "POST", target, request_id)
+
+    async def delete_backup(self, endpoint: AgentEndpoint, backup_id: str, *, request_id: str) -> AgentReply:
+        """Raises NotFound for what cannot be one segment of a path."""
+        if backup_id in (".", "..") or len(backup_id) > BACKUP_ID_LIMIT:
+            raise NotFound
+        target = f"{PATHS['backups']}/{quote(backup_id, safe='')}"
+        return await self._backup(endpoint, "backup_delete", "DELETE", target, request_id)
+
     # -- within ------------------------------------------------------------------------------------------------------
 
     def _observe(self, endpoint: AgentEndpoint, target: str, timeout_seconds: float | None) -> Awaitable[AgentResponse]:
@@ -155,11 +187,7 @@ class AgentClient:
         )
 
     async def _act(self, endpoint: AgentEndpoint, call: str, request_id: str, body: bytes | None = None) -> AgentReply:
-        key = (endpoint.address, endpoint.port)
-        if self._under_way[key] >= ACTIONS_PER_AGENT:
-            raise Overloaded("Too many calls to this agent are under way; try again.")
-        self._under_way[key] += 1
-        try:
+        with self._actions.taken(endpoint):
             response = await self._transport.request(
                 endpoint,
                 "POST",
@@ -169,18 +197,57 @@ class AgentClient:
                 timeout_seconds=self._action_timeout_seconds,
                 body_limit_bytes=self._body_limit_bytes,
             )
+        return _accepted(response, _SENTENCES[call])
+
+    async def _backup(
+        self,
+        endpoint: AgentEndpoint,
+        call: str,
+        method: str,
+        target: str,
+        request_id: str,
+        body: bytes | None = None,
+    ) -> AgentReply:
+        with self._backup_calls.taken(endpoint):
+            response = await self._transport.request(
+                endpoint,
+                method,
+                target,
+                body=body,
+                request_id=request_id,
+                timeout_seconds=self._backup_timeout_seconds,
+                body_limit_bytes=self._body_limit_bytes,
+            )
+        return _accepted(response, _SENTENCES[call])
+
+
+class _Places:
+    """Counts the calls under way to each agent."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._under_way: Counter[tuple[str, int]] = Counter()
+
+    @contextmanager
+    def taken(self, endpoint: AgentEndpoint) -> Iterator[None]:
+        """Raises Overloaded when every place is taken."""
+        key = (endpoint.address, endpoint.port)
+        if self._under_way[key] >= self._limit:
+            raise Overloaded("Too many calls to this agent are under way; try again.")
+        self._under_way[key] += 1
+        try:
+            yield
         finally:
             self._under_way[key] -= 1
             if not self._under_way[key]:
                 del self._under_way[key]
-        return _accepted(response, _SENTENCES[call])
 
 
 def _accepted(response: AgentResponse, sentence: str) -> AgentReply:
     if 200 <= response.status < 300:
         return AgentReply(response.status, response.body, response.headers.get("content-type", ""))
     if response.status == 304 or not 300 <= response.status < 600:
-        raise AgentProtocolError(f"The agent answered with status {response.status}, which is no answer to a POST.")
+        raise AgentProtocolError(f"The agent answered with status {response.status}, which is no answer to this call.")
     raise AgentRefused(sentence, status=response.status, body=_refusal_body(response.body))
 
 

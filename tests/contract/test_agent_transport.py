@@ -40,7 +40,11 @@ def get(
 
 def client(transport: HttpTransport, *, action_timeout_seconds: float = 5) -> AgentClient:
     return AgentClient(
-        transport, poll_timeout_seconds=5, action_timeout_seconds=action_timeout_seconds, body_limit_bytes=LIMIT
+        transport,
+        poll_timeout_seconds=5,
+        action_timeout_seconds=action_timeout_seconds,
+        backup_timeout_seconds=5,
+        body_limit_bytes=LIMIT,
     )
 
 

@@ -29,7 +29,9 @@ async def test_every_broken_agent_is_named_and_200_healthy_neighbours_are_polled
     metrics = Metrics()
     cache = StateCache(FakeStateRepository(), SystemClock())
     transport = HttpTransport(check_dial=lambda _address: None)
-    client = AgentClient(transport, poll_timeout_seconds=1, action_timeout_seconds=1, body_limit_bytes=1 << 20)
+    client = AgentClient(
+        transport, poll_timeout_seconds=1, action_timeout_seconds=1, backup_timeout_seconds=1, body_limit_bytes=1 << 20
+    )
     poller = Poller(
         client,
         cache,

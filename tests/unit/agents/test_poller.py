@@ -25,7 +25,13 @@ class House:
         self.clock = FakeClock()
         self.transport = FakeTransport()
         self.cache = StateCache(FakeStateRepository(), self.clock)
-        client = AgentClient(self.transport, poll_timeout_seconds=5, action_timeout_seconds=5, body_limit_bytes=100_000)
+        client = AgentClient(
+            self.transport,
+            poll_timeout_seconds=5,
+            action_timeout_seconds=5,
+            backup_timeout_seconds=5,
+            body_limit_bytes=100_000,
+        )
         self.poller = Poller(
             client,
             self.cache,

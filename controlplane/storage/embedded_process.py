@@ -109,11 +109,11 @@ class ServerProcess:
     def last_lines(self) -> list[str]:
         return list(self._lines)
 
-    async def stop(self) -> bool:
+    async def stop(self, *, limit_seconds: float = STOP_SECONDS) -> bool:
         """True when it ended in order, with its files complete; it is killed when that takes too long."""
         self._signal(signal.SIGINT)
         try:
-            async with asyncio.timeout(STOP_SECONDS):
+            async with asyncio.timeout(limit_seconds):
                 await self._process.wait()
         except TimeoutError:
             logger.warning("the embedded database does not stop and is killed", extra={"pid": self.id})

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 USER = "controlplane"
 PROGRAM = "secantusd-py"
 CONNECT_SECONDS = 10.0
+FIRST_START_ATTEMPTS = 3
+FIRST_STOP_SECONDS = 6.0
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 10.0
 _QUIET_SECONDS = 60.0  # having run this long, it starts again at once
@@ -149,6 +151,18 @@ class EmbeddedServer:
     # -- the first start ---------------------------------------------------------------------------------------------
 
     async def _make_store(self) -> None:
+        """The server now and then hangs when it is stopped; what was made so far is then thrown away and made anew."""
+        for attempt in range(1, FIRST_START_ATTEMPTS + 1):
+            if await self._try_to_make_store():
+                logger.info("embedded database made", extra={"folder": str(self._folder.path), "attempt": attempt})
+                return
+        raise StorageError(
+            f"The embedded database did not stop after it was made in {self._folder.path}, "
+            f"{FIRST_START_ATTEMPTS} times in a row; try again."
+        )
+
+    async def _try_to_make_store(self) -> bool:
+        """False when the server did not end in order, so that its files may be incomplete."""
         store = await asyncio.to_thread(self._folder.begin_store)
         certificate = await asyncio.to_thread(make_certificate, store.root)
         server = await self._start_process(
@@ -159,14 +173,12 @@ class EmbeddedServer:
         try:
             await _create_user(server.port, certificate, store.read_password())
         finally:
-            in_order = await server.stop()
+            in_order = await server.stop(limit_seconds=FIRST_STOP_SECONDS)
         if not in_order:
-            raise StorageError(
-                f"The embedded database did not stop after it was made in {self._folder.path}; try again."
-            )
+            return False
         await asyncio.to_thread(certificate.remove)
         await asyncio.to_thread(self._folder.finish_store, store)
-        logger.info("embedded database made", extra={"folder": str(self._folder.path)})
+        return True
 
     # -- supervision -------------------------------------------------------------------------------------------------
 

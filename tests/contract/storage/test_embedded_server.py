@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 from pymongo import MongoClient
 
 from controlplane.errors import StorageDamaged, StorageError, StorageLocked, StorageTooNew, StorageUnavailable
+from controlplane.storage import embedded_launcher
 from controlplane.storage.database import Database
 from controlplane.storage.embedded_server import EmbeddedServer
 from controlplane.storage.users import MongoUserRepository
@@ -302,3 +304,31 @@ async def test_a_start_that_failed_can_be_tried_again(store: Path) -> None:
     await database.ping()
     database.close()
     await server.stop()
+
+
+HANGS_ONCE = """#!{python}
+import os, pathlib, signal, subprocess, sys
+marker = pathlib.Path(sys.argv[0] + ".ran")
+if marker.exists():
+    os.execv({program!r}, [{program!r}, *sys.argv[1:]])
+marker.touch()
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # the real server runs in a session of its own, and hears of no stop
+sys.exit(subprocess.call([sys.executable, "-I", {launcher!r}, str(os.getpid()), {program!r}, *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_server_that_hangs_when_it_was_made_is_made_anew(tmp_path: Path) -> None:
+    program = tmp_path / "hangs-once"
+    real = str(Path(sys.executable).with_name("secantusd-py"))
+    program.write_text(HANGS_ONCE.format(python=sys.executable, program=real, launcher=embedded_launcher.__file__))
+    program.chmod(0o755)
+    server = EmbeddedServer(tmp_path / "data", program=program)
+    uri = await server.start()
+    try:
+        database = Database(uri, "controlplane", timeout_seconds=10)
+        await database.ping()
+        database.close()
+    finally:
+        await server.stop()
+    assert (tmp_path / "hangs-once.ran").exists()

@@ -11,6 +11,7 @@ from controlplane.auth.api_keys import Scope
 from controlplane.services import Services
 from handlers import admin, auth, backups, console, dev, events, game, ops, pages
 from handlers import schemas as shape
+from handlers.assets import load_assets
 from handlers.base import ApiHandler, NotFoundHandler
 from handlers.openapi import describe
 from handlers.routing import Access, Endpoint, Route
@@ -133,16 +134,20 @@ ROUTES: tuple[Route, ...] = (
     Route("/metrics", ops.MetricsHandler, {"GET": Endpoint(PUBLIC, "Prometheus metrics")}),
     Route("/api/openapi.json", ops.OpenApiHandler, {"GET": Endpoint(PUBLIC, "This description")}),
     Route("/docs", pages.DocsHandler, {"GET": Endpoint(PUBLIC, "This description, for reading")}),
-    Route("/", pages.IndexHandler, {"GET": Endpoint(PUBLIC, "The front page")}),
+    Route("/static/{path:*}", pages.AssetHandler, {"GET": Endpoint(PUBLIC, "A file of the dashboard")}),
+    Route("/", pages.IndexHandler, {"GET": Endpoint(PUBLIC, "The dashboard")}),
 )
 # fmt: on
 
 
 def make_app(services: Services) -> tornado.web.Application:
     description = describe(ROUTES)
+    assets = load_assets()
     extra: dict[type[tornado.web.RequestHandler], dict[str, object]] = {
         ops.OpenApiHandler: {"description": description.json},
         pages.DocsHandler: {"page": pages.render_docs(description.document)},
+        pages.AssetHandler: {"assets": assets},
+        pages.IndexHandler: {"assets": assets},
     }
     rules = [
         tornado.web.url(

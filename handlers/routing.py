@@ -38,7 +38,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` is written as OpenAPI writes it: `{name}` for one segment, `{name:a|b}` for one of these words."""
+    """`path` is written as OpenAPI writes it: `{name}` for one segment, `{name:a|b}` for one of these words.
+
+    `{name:*}` at the end takes all segments that are left.
+    """
 
     path: str
     handler: type[tornado.web.RequestHandler]
@@ -57,7 +60,7 @@ class Route:
         for segment in self.path.split("/"):
             if segment.startswith("{"):
                 name, _, words = segment[1:-1].partition(":")
-                found[name] = tuple(words.split("|")) if words else ()
+                found[name] = tuple(words.split("|")) if words and words != "*" else ()
         return found
 
     @property
@@ -78,4 +81,4 @@ def _segment_pattern(segment: str) -> str:
     if not segment.startswith("{"):
         return re.escape(segment)
     name, _, words = segment[1:-1].partition(":")
-    return f"(?P<{name}>{words or '[^/]+'})"
+    return f"(?P<{name}>{'.+' if words == '*' else words or '[^/]+'})"

@@ -10,6 +10,7 @@ ControlPlaneError
 │   ├── Suspended
 │   └── StaleRevision           compare-and-set lost against another writer
 ├── PayloadTooLarge
+├── RequestTimeout              the client sent nothing for too long
 ├── TooManyRequests             carries retry_after_seconds
 ├── Unavailable                 a part of ours is overloaded or away; carries retry_after_seconds
 │   ├── Overloaded              a bounded queue is full
@@ -30,6 +31,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+import orjson
 
 
 class ControlPlaneError(Exception):
@@ -91,6 +94,10 @@ class StaleRevision(Conflict):
 
 class PayloadTooLarge(ControlPlaneError):
     code = "payload_too_large"
+
+
+class RequestTimeout(ControlPlaneError):
+    code = "request_timeout"
 
 
 class TooManyRequests(ControlPlaneError):
@@ -173,3 +180,14 @@ class AgentRefused(AgentError):
         super().__init__(message)
         self.status = status
         self.body = body
+
+    @classmethod
+    def from_body(cls, message: str, *, status: int, body: bytes) -> AgentRefused:
+        """JSON as it is, text as a string, nothing as None."""
+        read: Any = None
+        if body:
+            try:
+                read = orjson.loads(body)
+            except orjson.JSONDecodeError:
+                read = body.decode("utf-8", "replace")
+        return cls(message, status=status, body=read)

@@ -24,6 +24,7 @@ from controlplane.observability.loop_lag import LoopLag
 from controlplane.observability.metrics import Metrics
 from controlplane.ports import Clock, StorageProbe, UserRepository
 from controlplane.proxying.console_hub import ConsoleHub
+from controlplane.proxying.upload import Uploads
 from controlplane.settings import Settings
 
 
@@ -86,5 +87,6 @@ class Services:
     consoles: ConsoleHub
     events: EventHub
     backups: BackupService
+    uploads: Uploads
     idempotency: Idempotency
     audit: AuditTrail

@@ -64,6 +64,9 @@ class Settings:
     agent_body_limit_bytes: int
     agent_ca_file: Path | None
     request_body_limit_bytes: int
+    upload_limit_bytes: int
+    uploads_per_user: int
+    upload_idle_seconds: float
     drain_seconds: float
     smtp: SmtpSettings | None
     log_level: str
@@ -107,6 +110,9 @@ class Settings:
             agent_body_limit_bytes=reader.integer("AGENT_BODY_LIMIT_BYTES", 1 << 20, low=1024, high=1 << 26),
             agent_ca_file=reader.file("AGENT_CA_FILE"),
             request_body_limit_bytes=reader.integer("REQUEST_BODY_LIMIT_BYTES", 64 << 10, low=1024, high=16 << 20),
+            upload_limit_bytes=reader.integer("UPLOAD_LIMIT_BYTES", 64 << 30, low=1, high=1 << 50),
+            uploads_per_user=reader.integer("UPLOADS_PER_USER", 4, low=1, high=100),
+            upload_idle_seconds=reader.number("UPLOAD_IDLE_SECONDS", 60.0, low=0.1, high=3600),
             drain_seconds=reader.number("DRAIN_SECONDS", 10.0, low=0, high=300),
             smtp=reader.smtp(),
             log_level=reader.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),

@@ -43,8 +43,10 @@ from controlplane.observability.audit import AuditTrail
 from controlplane.observability.loop_lag import LoopLag
 from controlplane.observability.metrics import Metrics
 from controlplane.ports import Mailer
+from controlplane.proxying.agent_socket import open_agent_socket
 from controlplane.proxying.console_hub import ConsoleHub
 from controlplane.proxying.upgrade import open_websocket
+from controlplane.proxying.upload import Uploads
 from controlplane.proxying.websocket import WebSocket
 from controlplane.secretbox import SecretBox
 from controlplane.services import Lifecycle, Services
@@ -218,6 +220,16 @@ class ControlPlane:
             instances=directory,
             instance_views=views,
             events=events,
+            uploads=Uploads(
+                partial(
+                    open_agent_socket, check_dial=check_dial, tls=tls, timeout_seconds=settings.agent_timeout_seconds
+                ),
+                directory,
+                limit_bytes=settings.upload_limit_bytes,
+                per_user=settings.uploads_per_user,
+                idle_seconds=settings.upload_idle_seconds,
+                answer_seconds=settings.agent_action_timeout_seconds,
+            ),
             backups=BackupService(agents, directory, events, repositories.leases),
             states=states,
             poller=Poller(

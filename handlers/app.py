@@ -9,7 +9,7 @@ from prometheus_client import Counter, Histogram
 
 from controlplane.auth.api_keys import Scope
 from controlplane.services import Services
-from handlers import admin, auth, backups, console, dev, events, game, ops, pages
+from handlers import admin, auth, backups, console, dev, events, game, ops, pages, uploads
 from handlers import schemas as shape
 from handlers.assets import load_assets
 from handlers.base import ApiHandler, NotFoundHandler
@@ -20,7 +20,7 @@ logger = logging.getLogger("controlplane.http")
 
 PUBLIC, ACCOUNT, ADMIN = Access.PUBLIC, Access.ACCOUNT, Access.ADMIN
 READ, POWER, CONSOLE = Scope.INSTANCES_READ, Scope.INSTANCES_POWER, Scope.INSTANCES_CONSOLE
-BACKUPS = Scope.INSTANCES_BACKUPS
+BACKUPS, FILES = Scope.INSTANCES_BACKUPS, Scope.INSTANCES_FILES
 
 
 def _power(what: str) -> dict[str, Endpoint]:
@@ -57,6 +57,9 @@ ROUTES: tuple[Route, ...] = (
                          query=shape.BACKUP_RESTORE)}),
     Route("/api/game/servers/{instance_id}/backups/{backup_id}", backups.OneBackupHandler, {
         "DELETE": Endpoint(ACCOUNT, "Delete a backup", BACKUPS)}),
+    Route("/api/game/servers/{instance_id}/files/upload", uploads.GameServerUploadHandler, {
+        "POST": Endpoint(ACCOUNT, "Send a file: the raw body, of any size", FILES, query=shape.UPLOAD, success=201,
+                         raw_body=True)}),
     Route("/api/dev", dev.DevContainersHandler, {
         "GET": Endpoint(ACCOUNT, "List dev containers with their state", READ, query=shape.INSTANCE_LIST)}),
     Route("/api/dev/{instance_id}/state", dev.DevContainerStateHandler, {
@@ -70,6 +73,9 @@ ROUTES: tuple[Route, ...] = (
                         query=shape.CONSOLE_SOCKET, success=101)}),
     Route("/api/dev/{instance_id}/console/ticket", console.DevContainerConsoleTicketHandler, {
         "POST": Endpoint(ACCOUNT, "A ticket that opens the console once, within 30 s", CONSOLE, success=201)}),
+    Route("/api/dev/{instance_id}/files/upload", uploads.DevContainerUploadHandler, {
+        "POST": Endpoint(ACCOUNT, "Send a file: the raw body, of any size", FILES, query=shape.UPLOAD, success=201,
+                         raw_body=True)}),
     Route("/api/dev/{instance_id}/codeserver/{action:start|stop|restart}", dev.CodeServerHandler,
           _power("its code-server")),
 

@@ -312,13 +312,17 @@ class ApiHandler(tornado.web.RequestHandler):
         self.finish(orjson.dumps({"error": message, "code": code, "details": None, "requestId": self.request_id}))
 
     def _write_envelope(self, error: ControlPlaneError) -> None:
+        self.finish(self.render_error(error))
+
+    def render_error(self, error: ControlPlaneError) -> bytes:
+        """Set status and headers; the envelope is returned."""
         self.set_status(status_of(error))
         retry_after = retry_after_seconds(error)
         if retry_after is not None:
             self.set_header("Retry-After", str(retry_after))
         if isinstance(error, Unauthenticated):
             self.set_header("WWW-Authenticate", "Bearer")
-        self.finish(orjson.dumps(envelope(error, self.request_id)))
+        return orjson.dumps(envelope(error, self.request_id))
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """As Tornado's, keeping the headers that were set: CORS and the request id belong on errors too."""

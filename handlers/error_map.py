@@ -11,6 +11,7 @@ STATUS_OF: tuple[tuple[type[errors.ControlPlaneError], int], ...] = (
     (errors.Unauthenticated, 401),
     (errors.Forbidden, 403),
     (errors.NotFound, 404),
+    (errors.RequestTimeout, 408),
     (errors.Conflict, 409),
     (errors.PayloadTooLarge, 413),
     (errors.InvalidInput, 422),

@@ -59,13 +59,17 @@ class ForwardingHandler(InstanceHandler):
 
 
 def forwarded(reply: AgentReply) -> Answer:
-    """The agent's 2xx as it is. JSON is passed on as bytes; text is told as text, never as HTML of our origin."""
-    headers = {"Content-Type": reply.content_type or "application/octet-stream", "Content-Disposition": "attachment"}
+    """The agent's 2xx as it is."""
     if not reply.raw:
         return Answer(status=reply.status)
-    if reply.content_type.partition(";")[0].strip().lower() == "application/json":
-        headers = {}
-    return Answer(reply.raw, reply.status, headers)
+    return Answer(reply.raw, reply.status, forwarded_headers(reply.content_type))
+
+
+def forwarded_headers(content_type: str) -> dict[str, str]:
+    """JSON is what this API speaks; anything else is a file to save, and never a page of our origin."""
+    if content_type.partition(";")[0].strip().lower() == "application/json":
+        return {}
+    return {"Content-Type": content_type or "application/octet-stream", "Content-Disposition": "attachment"}
 
 
 class PowerHandler(ForwardingHandler):

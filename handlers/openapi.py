@@ -96,6 +96,8 @@ def _operation(route: Route, endpoint: Endpoint) -> dict[str, Any]:
     }
     if endpoint.scope is not None:
         operation["x-scope"] = str(endpoint.scope)
+    if endpoint.raw_body:
+        operation["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
     if endpoint.body.schema:
         operation["requestBody"] = {
             "required": not endpoint.body.empty,

@@ -25,7 +25,7 @@ class Access(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One method of one route. `idempotent` honours the Idempotency-Key header."""
+    """One method of one route. `idempotent` honours the Idempotency-Key header, `raw_body` is a file's bytes."""
 
     access: Access
     summary: str
@@ -34,6 +34,7 @@ class Endpoint:
     query: QuerySchema = NO_QUERY
     success: int = 200
     idempotent: bool = False
+    raw_body: bool = False
 
 
 @dataclass(frozen=True, slots=True)

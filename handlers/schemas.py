@@ -94,6 +94,7 @@ CONSOLE_SOCKET = QuerySchema({"ticket": {"type": "string", "minlength": 1, "maxl
 BACKUP = BodySchema({"name": _NAME}, empty=True)
 BACKUP_LIST = QuerySchema({"view": {"type": "string", "allowed": ["normalized"]}})
 BACKUP_RESTORE = QuerySchema({"id": {"type": "string", "required": True, "minlength": 1, "maxlength": 200}})
+UPLOAD = QuerySchema({"path": {"type": "string", "required": True, "minlength": 1, "maxlength": 4096}})
 PAGE = QuerySchema(_PAGE)
 INSTANCE_LIST = QuerySchema(_INSTANCE_LIST)
 ADMIN_INSTANCE_LIST = QuerySchema({**_INSTANCE_LIST, "ownerId": _ID})

@@ -52,4 +52,5 @@ class ApiServer:
         under_way = self._services.lifecycle.until_idle()
         await asyncio.wait((under_way,), timeout=limit_seconds)
         under_way.cancel()
+        self._services.uploads.stop()
         await self._server.close_all_connections()

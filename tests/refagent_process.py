@@ -172,6 +172,8 @@ class Console:
                 self.lines += frame.split("\n")
 
     async def close(self) -> None:
+        if self.socket.close_code is not None:
+            return
         self.socket.close()
         async with asyncio.timeout(10):
             while await self.socket.read_message() is not None:

@@ -32,6 +32,7 @@ PATHS = {
     "console_stream": "/console/stream",
     "backups": "/game/backups",
     "backup_restore": "/game/backups/restore",
+    "upload": "/game/files/upload",
     "codeserver_start": "/dev/codeserver/start",
     "codeserver_stop": "/dev/codeserver/stop",
     "codeserver_restart": "/dev/codeserver/restart",
@@ -248,14 +249,4 @@ def _accepted(response: AgentResponse, sentence: str) -> AgentReply:
         return AgentReply(response.status, response.body, response.headers.get("content-type", ""))
     if response.status == 304 or not 300 <= response.status < 600:
         raise AgentProtocolError(f"The agent answered with status {response.status}, which is no answer to this call.")
-    raise AgentRefused(sentence, status=response.status, body=_refusal_body(response.body))
-
-
-def _refusal_body(body: bytes) -> Any:
-    """JSON as it is, text as a string, nothing as None."""
-    if not body:
-        return None
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return body.decode("utf-8", "replace")
+    raise AgentRefused.from_body(sentence, status=response.status, body=response.body)

@@ -23,6 +23,7 @@ class Scope(StrEnum):
     INSTANCES_READ = "instances:read"
     INSTANCES_POWER = "instances:power"
     INSTANCES_CONSOLE = "instances:console"
+    INSTANCES_FILES = "instances:files"
     INSTANCES_BACKUPS = "instances:backups"
     ACCOUNT_READ = "account:read"
     ADMIN = "admin"

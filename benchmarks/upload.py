@@ -1,4 +1,4 @@
-"""Uploads through the control plane and through nginx without request buffering: `python -m benchmarks.upload [GIB] [N]`.
+"""Uploads through the control plane and through nginx without request buffering: `python -m benchmarks.upload GIB N`.
 
 The agent is a sink that keeps nothing; client, proxies and sink are processes on this machine. Prints MB/s, the proxy's
 CPU for a gigabyte, and how much its memory grew, in turns so that noise of the machine hits all alike.

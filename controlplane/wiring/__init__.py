@@ -1,0 +1,6 @@
+"""The composition root, the only package that imports adapters: what each part of the control plane is made of."""
+
+from controlplane.wiring.database import export_to, import_from, open_database, prepare_database
+from controlplane.wiring.plane import ControlPlane
+
+__all__ = ["ControlPlane", "export_to", "import_from", "open_database", "prepare_database"]

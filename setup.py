@@ -12,6 +12,8 @@ TEST = [
     "mongomock-motor>=0.0.36,<0.1",
     "typing_extensions>=4.12",  # mongomock imports it without declaring it
     "aiosmtpd>=1.4.6,<2",
+    "playwright>=1.60,<2",  # drives the Chromium of the system; it brings none of its own
+    "jsonschema>=4.23,<5",  # Stripe's description of its answers
 ]
 DEV = [
     *TEST,
@@ -19,6 +21,7 @@ DEV = [
     "mypy>=2.4,<3",
     "import-linter>=2.17,<3",
     "types-psutil>=7",
+    "types-jsonschema>=4.23",
     "types-setuptools<83",
     "pip-tools>=7.6",
     "pyinstaller>=6.22,<7",
@@ -44,6 +47,7 @@ setup(
         "httptools>=0.6.4,<1",
         "cryptography>=45",
         "prometheus-client>=0.22,<1",
+        "stripe>=16.1,<17",  # a new major version pins a new API version
         "aiosmtplib>=5,<6",
         "psutil>=7,<8",
         "uvloop>=0.21,<1; sys_platform != 'win32'",

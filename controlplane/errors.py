@@ -20,6 +20,10 @@ ControlPlaneError
 │   ├── StorageDamaged
 │   └── StorageTooNew
 ├── ConfigurationError          a setting is missing or wrong; names the setting
+├── ProviderError               carries what an operator can act on; customers read `message` alone
+│   ├── ProviderUnavailable     no answer, or none that can be believed: the outcome is unknown
+│   └── ProviderRefused         a definite no; nothing was done
+│       └── VmidTaken           a machine of somebody else has this vmid
 └── AgentError                  carries instance_id where it is known
     ├── AgentUnreachable        refused, reset, no route, not allowed
     ├── AgentTimeout            the deadline passed
@@ -151,6 +155,28 @@ class ConfigurationError(ControlPlaneError):
     def __init__(self, setting: str, message: str) -> None:
         super().__init__(f"{setting}: {message}")
         self.setting = setting
+
+
+class ProviderError(ControlPlaneError):
+    """`operator_message` says what the provider answered, and where; `message` is fit for a customer."""
+
+    code = "provider_error"
+
+    def __init__(self, message: str, *, operator_message: str) -> None:
+        super().__init__(message)
+        self.operator_message = operator_message
+
+
+class ProviderUnavailable(ProviderError):
+    code = "provider_unavailable"
+
+
+class ProviderRefused(ProviderError):
+    code = "provider_refused"
+
+
+class VmidTaken(ProviderRefused):
+    code = "provider_vmid_taken"
 
 
 class AgentError(ControlPlaneError):

@@ -252,3 +252,58 @@ class AuditEntry:
     request_id: str
     address: str
     detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+class OperationKind(StrEnum):
+    """What is done to an instance in several steps, each stored before its side effect."""
+
+    PROVISION = "provision"
+    DELETE = "delete"
+    SUSPEND = "suspend"
+    UNSUSPEND = "unsuspend"
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlement:
+    """What a customer may have. `instances` is a limit for each kind; `memory_mib` is for one instance."""
+
+    instances: Mapping[InstanceKind, int]
+    memory_mib: int
+    backups: int
+    ide: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """What a provider is to make. `operation_id` is written on the machine: it tells ours from a neighbour's.
+
+    `hostname` is a DNS label. `agent_token` is the bearer secret that the agent inside must be given.
+    """
+
+    vmid: int
+    operation_id: str
+    kind: InstanceKind
+    hostname: str
+    cores: int
+    memory_mib: int
+    disk_gib: int
+    agent_token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a provider sees under a vmid. `operation_id` is None where the machine carries no mark of ours."""
+
+    vmid: int
+    operation_id: str | None
+    is_running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MachineAddress:
+    """Where the agent of a machine can be reached. `address` is an IP literal."""
+
+    address: str
+    port: int
+    ide_port: int
+    https: bool = False

@@ -16,8 +16,12 @@ from controlplane.models import (
     ApiKey,
     AuditEntry,
     ConsoleTicket,
+    Entitlement,
     Instance,
     Lease,
+    Machine,
+    MachineAddress,
+    MachineSpec,
     ResetToken,
     Role,
     Session,
@@ -222,3 +226,66 @@ class MailMessage:
 class Mailer(Protocol):
     async def send(self, message: MailMessage) -> None:
         """Deliver, within a deadline of the adapter's own. Raises Unavailable when the server refuses or is away."""
+
+
+class Provider(Protocol):
+    """Makes and unmakes the machines that agents live in. `name` is stored with each instance.
+
+    Every method may raise ProviderUnavailable, after which the outcome is unknown: look with `find` before trying
+    again; and ProviderRefused, after which nothing was done. A mark on each machine carries the operation that made it.
+    """
+
+    name: str
+
+    async def find(self, vmid: int) -> Machine | None:
+        """What is there now, whoever made it."""
+
+    async def create(self, spec: MachineSpec) -> None:
+        """Make it, with its agent and the agent's secret in it; it need not run yet. Raises VmidTaken when a machine
+        that carries another mark, or none, has this vmid."""
+
+    async def start(self, vmid: int) -> None:
+        """No error when it runs already."""
+
+    async def locate(self, vmid: int) -> MachineAddress | None:
+        """None while it has no address yet."""
+
+    async def stop(self, vmid: int) -> None:
+        """In order where it can, by force after a limit of the adapter's own. No error when it is stopped or gone."""
+
+    async def destroy(self, vmid: int, *, operation_id: str) -> None:
+        """Remove it with its disks, running or not. No error when it is gone. Raises ProviderRefused, with nothing
+        done, when the machine does not carry this operation's mark."""
+
+    async def list_marked(self) -> list[Machine]:
+        """Every machine that carries a mark of ours, to find orphans."""
+
+    async def close(self) -> None: ...
+
+
+class Publisher(Protocol):
+    """Announces to the outside what came and went. Idempotent: the same call twice announces once."""
+
+    async def publish(self, instance: Instance) -> None:
+        """It is ready and active: its routes may be served."""
+
+    async def withdraw(self, instance: Instance) -> None:
+        """Its routes end before its machine does."""
+
+
+class Entitlements(Protocol):
+    """What customers may have, asked at the moment of each decision. Admins are exempt before this is asked."""
+
+    async def of(self, user_id: str) -> Entitlement | None:
+        """None when the customer may have nothing now."""
+
+
+class InstanceEffects(Protocol):
+    """What billing and administrators do to instances, each as an operation. `key` makes a repeated call find the
+    operation that the first one made. All answer with the operation's id."""
+
+    async def suspend(self, instance_id: str, reason: str, *, key: str) -> str: ...
+
+    async def unsuspend(self, instance_id: str, *, key: str) -> str: ...
+
+    async def delete(self, instance_id: str, reason: str, *, key: str) -> str: ...

@@ -1,0 +1,201 @@
+// The backups of one game server: the list, and making, restoring and deleting with their progress.
+
+import { ApiError, instancePath } from "./api.js";
+import { ask } from "./dialog.js";
+import { h, icon, setText } from "./dom.js";
+import { bytes, moment, plural, stopwatch } from "./format.js";
+import { complain, errorPanel, notify } from "./notices.js";
+
+const TICK = 1000;
+const LOOK_AGAIN = 3000;
+
+// What is under way, by instance, for as long as the page lives: it goes on while one looks elsewhere.
+const underWay = new Map();
+const watchers = new Set();
+
+function begin(instance, what) {
+  underWay.set(instance.id, { what, since: Date.now() });
+  watchers.forEach((watch) => watch());
+}
+
+function end(instance) {
+  underWay.delete(instance.id);
+  watchers.forEach((watch) => watch());
+}
+
+export function isChangingBackups() {
+  return underWay.size > 0;
+}
+
+export function backupsPanel({ instance, api, events }) {
+  const path = `${instancePath(instance)}/backups`;
+  const list = h("ul", { class: "backup-list" });
+  const note = h("div", {});
+  const progress = h("div", { class: "progress-note", hidden: true, role: "status" });
+  const clock = h("span", { class: "stopwatch", "aria-hidden": "true" });
+  const doing = h("span", {});
+  progress.append(h("span", { class: "spinner", "aria-hidden": "true" }), doing, clock);
+  const create = h("button", { type: "button", class: "primary", onclick: make }, icon("archive"), "Create a backup");
+  const element = h(
+    "section",
+    { class: "panel", "aria-label": "Backups" },
+    h("div", { class: "panel-head" }, h("div", {}, h("h2", {}, "Backups"), h("p", { class: "quiet-text" }, "Archives of the server's files, kept beside it by its agent.")), create),
+    progress,
+    note,
+    list,
+  );
+  const reading = new AbortController();
+  let backups = null;
+  let again = 0;
+
+  async function load() {
+    clearTimeout(again);
+    if (backups === null) list.replaceChildren(...[1, 2].map(() => h("li", { class: "skeleton backup-skeleton" })));
+    try {
+      const answer = await api.get(`${path}?view=normalized`, { signal: reading.signal });
+      backups = answer.backups;
+      note.replaceChildren(...unreadable(answer.unreadable));
+      draw();
+    } catch (error) {
+      if (!(error instanceof ApiError)) return;
+      if (backups === null) list.replaceChildren();
+      note.replaceChildren(errorPanel("The backups could not be read.", error, load));
+    }
+  }
+
+  function draw() {
+    const busy = underWay.get(instance.id);
+    create.disabled = busy !== undefined;
+    progress.hidden = busy === undefined;
+    if (busy) setText(doing, busy.what);
+    tick();
+    if (backups === null) return;
+    list.replaceChildren(...backups.map((backup) => row(backup, busy !== undefined)));
+    if (!backups.length) list.replaceChildren(h("li", { class: "empty" }, h("h3", {}, "No backups yet"), h("p", {}, "Make one before you change something that you may want back.")));
+    clearTimeout(again);
+    if (backups.some((backup) => backup.state === "creating")) again = setTimeout(load, LOOK_AGAIN);
+  }
+
+  function row(backup, isBusy) {
+    const isWhole = backup.state === null || ["completed", "complete", "done", "ready", "ok", "finished"].includes(backup.state.toLowerCase());
+    return h(
+      "li",
+      { class: "backup" },
+      h("span", { class: "backup-icon" }, icon("archive")),
+      h(
+        "div",
+        { class: "backup-text" },
+        h("h3", {}, backup.name),
+        h(
+          "p",
+          { class: "quiet-text" },
+          [moment(backup.createdAt), backup.sizeBytes === null ? null : bytes(backup.sizeBytes), backup.locked ? "locked" : null, isWhole ? null : backup.state].filter(Boolean).join(" · "),
+        ),
+      ),
+      h(
+        "div",
+        { class: "backup-buttons" },
+        h("button", { type: "button", disabled: isBusy || !isWhole, "aria-label": `Restore ${backup.name}`, onclick: () => restore(backup) }, "Restore"),
+        h("button", { type: "button", class: "quiet danger-text", disabled: isBusy || backup.locked === true, "aria-label": `Delete ${backup.name}`, onclick: () => remove(backup) }, "Delete"),
+      ),
+    );
+  }
+
+  async function make() {
+    const field = h("label", { class: "field" }, h("span", {}, "Name"), h("input", { name: "name", maxlength: 100, placeholder: "Optional", autocomplete: "off", autofocus: true }));
+    const answer = await ask({
+      title: "Create a backup",
+      body: [`The files of ${instance.name} are read as they are. The server goes on meanwhile.`],
+      confirm: "Create it",
+      fields: [field],
+    });
+    if (answer === null) return;
+    const name = answer.name.trim();
+    await run("Making a backup", "The backup is made.", "The backup could not be made.", () =>
+      api.post(path, { body: name ? { name } : {}, headers: { "Idempotency-Key": randomKey() } }),
+    );
+  }
+
+  async function restore(backup) {
+    const answer = await ask({
+      title: `Restore “${backup.name}”?`,
+      body: [
+        `Every file of ${instance.name} is replaced by what was kept on ${moment(backup.createdAt)}. What was added or changed since then is gone for good.`,
+        "The server is stopped for it, and started again if it was running.",
+      ],
+      confirm: "Replace the files",
+      tone: "danger",
+      typed: instance.name,
+    });
+    if (answer === null) return;
+    await run(`Restoring “${backup.name}”`, `“${backup.name}” is restored.`, "The backup was not restored.", () =>
+      api.post(`${path}/restore?id=${encodeURIComponent(backup.id)}`),
+    );
+  }
+
+  async function remove(backup) {
+    const answer = await ask({
+      title: `Delete “${backup.name}”?`,
+      body: [`The backup of ${moment(backup.createdAt)} is deleted for good. The server's files stay as they are.`],
+      confirm: "Delete it",
+      tone: "danger",
+    });
+    if (answer === null) return;
+    await run(`Deleting “${backup.name}”`, `“${backup.name}” is deleted.`, "The backup was not deleted.", () =>
+      api.delete(`${path}/${encodeURIComponent(backup.id)}`),
+    );
+  }
+
+  async function run(doing, done, failed, call) {
+    begin(instance, doing);
+    try {
+      await call();
+      notify(done);
+    } catch (error) {
+      complain(error, failed);
+    } finally {
+      end(instance);
+      if (!reading.signal.aborted) load();
+    }
+  }
+
+  function tick() {
+    const busy = underWay.get(instance.id);
+    if (busy) setText(clock, stopwatch(Date.now() - busy.since));
+  }
+
+  const stopEvents = events.on("backup", ({ instanceId }) => {
+    if (instanceId === instance.id && !underWay.has(instance.id)) load();
+  });
+  watchers.add(draw);
+  const ticking = setInterval(tick, TICK);
+  draw();
+  load();
+  return {
+    element,
+    destroy() {
+      reading.abort();
+      stopEvents();
+      watchers.delete(draw);
+      clearInterval(ticking);
+      clearTimeout(again);
+    },
+  };
+}
+
+function unreadable(entries) {
+  if (!entries.length) return [];
+  const fields = [...new Set(entries.flatMap((entry) => entry.fields))].join(", ");
+  return [
+    h(
+      "div",
+      { class: "panel-note tone-warn" },
+      icon("warning"),
+      h("p", {}, `The agent listed ${plural(entries.length, "entry", "entries")} that could not be read in full (${fields}).`),
+    ),
+  ];
+}
+
+function randomKey() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,124 @@
+// Files of one instance: choosing what to upload and where to, and how far it has come.
+
+import { h, icon, setAttribute, setText } from "./dom.js";
+import { bytes, duration } from "./format.js";
+import { explanation } from "./notices.js";
+
+class Item {
+  constructor(item, uploads) {
+    this.item = item;
+    this.state = h("span", { class: "quiet-text" });
+    this.bar = h("progress", { max: 1, "aria-label": `Upload of ${item.path}` });
+    this.button = h("button", { type: "button", class: "quiet small", onclick: () => this.#press(uploads) });
+    this.error = h("div", {});
+    this.element = h(
+      "li",
+      { class: "upload" },
+      h("div", { class: "upload-text" }, h("strong", {}, item.path), this.state),
+      this.button,
+      this.bar,
+      this.error,
+    );
+    this.update();
+  }
+
+  #press(uploads) {
+    if (this.#isOver) uploads.dismiss(this.item);
+    else uploads.cancel(this.item);
+  }
+
+  get #isOver() {
+    return !["waiting", "sending"].includes(this.item.phase);
+  }
+
+  update() {
+    const { item } = this;
+    setText(this.state, describe(item));
+    setText(this.button, this.#isOver ? "Dismiss" : "Cancel");
+    setAttribute(this.button, "aria-label", `${this.#isOver ? "Dismiss" : "Cancel the upload of"} ${item.path}`);
+    this.bar.hidden = this.#isOver;
+    if (item.phase === "sending") this.bar.value = item.file.size ? item.sent / item.file.size : 1;
+    setAttribute(this.element, "class", `upload upload-${item.phase}`);
+    if (item.error && !this.error.hasChildNodes()) {
+      this.error.append(h("p", { class: "strong" }, item.error.message), explanation(item.error));
+    }
+  }
+}
+
+function describe({ phase, file, sent, rate }) {
+  if (phase === "waiting") return `${bytes(file.size)} · waiting`;
+  if (phase === "done") return `${bytes(file.size)} · uploaded`;
+  if (phase === "cancelled") return "Stopped; nothing was kept";
+  if (phase === "failed") return "Not uploaded";
+  if (sent >= file.size) return `${bytes(file.size)} · the agent puts it in place`;
+  const left = rate ? ` · ${bytes(rate)}/s · ${duration(((file.size - sent) / rate) * 1000)} left` : "";
+  return `${bytes(sent)} of ${bytes(file.size)}${left}`;
+}
+
+export function filesPanel({ instance, uploads }) {
+  const folder = h("input", { name: "folder", placeholder: "The top folder", autocomplete: "off", spellcheck: "false", autocapitalize: "off" });
+  const chooser = h("input", {
+    type: "file",
+    multiple: true,
+    class: "visually-hidden",
+    id: "upload-chooser",
+    onchange: () => {
+      take(chooser.files);
+      chooser.value = "";
+    },
+  });
+  const drop = h(
+    "div",
+    { class: "drop", ondragover: over, ondragleave: () => drop.classList.remove("is-over"), ondrop: dropped },
+    icon("upload"),
+    h("p", {}, h("label", { for: "upload-chooser", class: "button primary" }, "Choose files"), chooser, h("span", { class: "drop-hint" }, " or drop them here")),
+  );
+  const list = h("ul", { class: "upload-list", "aria-label": "Uploads" });
+  const element = h(
+    "section",
+    { class: "panel", "aria-label": "Files" },
+    h("div", { class: "panel-head" }, h("div", {}, h("h2", {}, "Upload files"), h("p", { class: "quiet-text" }, "A file of the same name is replaced, once the new one is there in full."))),
+    h("label", { class: "field" }, h("span", {}, "Folder on the server"), folder),
+    drop,
+    list,
+  );
+  const items = new Map();
+
+  function over(event) {
+    event.preventDefault();
+    drop.classList.add("is-over");
+  }
+
+  function dropped(event) {
+    event.preventDefault();
+    drop.classList.remove("is-over");
+    take(event.dataTransfer.files);
+  }
+
+  function take(files) {
+    const base = folder.value.trim().replace(/^\/+|\/+$/g, "");
+    for (const file of files) uploads.add(instance, file, base ? `${base}/${file.name}` : file.name);
+  }
+
+  function draw() {
+    const present = uploads.of(instance.id);
+    for (const [item, view] of items) {
+      if (present.includes(item)) continue;
+      view.element.remove();
+      items.delete(item);
+    }
+    for (const item of present) {
+      if (items.has(item)) {
+        items.get(item).update();
+        continue;
+      }
+      const view = new Item(item, uploads);
+      items.set(item, view);
+      list.prepend(view.element);
+    }
+  }
+
+  const stop = uploads.onChange(draw);
+  draw();
+  return { element, destroy: stop };
+}

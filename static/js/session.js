@@ -1,0 +1,130 @@
+// Who is signed in. The access token lives in memory alone. The refresh token does too, and is put into sessionStorage
+// only while the page is away (reloading, hidden): a page in use has nothing in any storage, and a duplicated tab does
+// not inherit a token that two would then use, which the server takes for theft.
+
+import { ApiError, request } from "./api.js";
+
+const KEY = "controlplane.refresh";
+const AHEAD_SECONDS = 60;
+const RETRY_MILLISECONDS = 5000;
+
+export class Session {
+  #access = null;
+  #expiresAt = 0;
+  #refresh = null;
+  #refreshing = null;
+  #timer = 0;
+  #listeners = new Set();
+
+  user = null;
+
+  constructor() {
+    addEventListener("pagehide", () => this.#put());
+    addEventListener("pageshow", () => this.#take());
+    document.addEventListener("visibilitychange", () => {
+      if (document.visibilityState === "hidden") this.#put();
+      else this.#take();
+    });
+  }
+
+  get isSignedIn() {
+    return this.user !== null;
+  }
+
+  // Called with a sentence (or null) whenever somebody signs in or out.
+  onChange(listener) {
+    this.#listeners.add(listener);
+  }
+
+  // After a reload: true when somebody is signed in again. Raises ApiError when the control plane cannot be asked.
+  async resume() {
+    this.#take();
+    if (this.#refresh === null) return false;
+    try {
+      await this.#renew();
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 401) return false;
+      throw error;
+    }
+    return true;
+  }
+
+  async signIn(email, password) {
+    const answer = await request("POST", "/api/auth/login", { body: { email, password } });
+    this.#hold(answer);
+    this.#tell(null);
+  }
+
+  async signOut() {
+    const token = this.#access;
+    this.#forget(null);
+    if (token !== null) await request("POST", "/api/auth/logout", { token }).catch(() => null);
+  }
+
+  // An access token that is good for a while. Raises ApiError.
+  async token() {
+    if (this.#access === null || Date.now() > this.#expiresAt - 5000) await this.#renew();
+    return this.#access;
+  }
+
+  // A token other than one that was refused.
+  async tokenAfter(refused) {
+    if (this.#access === refused) await this.#renew();
+    return this.#access;
+  }
+
+  #renew() {
+    this.#refreshing ??= this.#exchange().finally(() => {
+      this.#refreshing = null;
+    });
+    return this.#refreshing;
+  }
+
+  async #exchange() {
+    if (this.#refresh === null) throw new ApiError(401, { error: "Sign in first." }, null);
+    const wasSignedIn = this.isSignedIn;
+    try {
+      this.#hold(await request("POST", "/api/auth/refresh", { body: { refreshToken: this.#refresh } }));
+    } catch (error) {
+      if (error.status === 401) this.#forget(wasSignedIn ? "Your session has ended. Sign in again to go on." : null);
+      else this.#renewIn(RETRY_MILLISECONDS);
+      throw error;
+    }
+    if (!wasSignedIn) this.#tell(null);
+  }
+
+  #hold(answer) {
+    this.#access = answer.accessToken;
+    this.#refresh = answer.refreshToken;
+    this.#expiresAt = Date.now() + answer.expiresInSeconds * 1000;
+    this.user = answer.user;
+    this.#renewIn(Math.max(answer.expiresInSeconds / 2, answer.expiresInSeconds - AHEAD_SECONDS) * 1000);
+    if (document.visibilityState === "hidden") this.#put();
+  }
+
+  #renewIn(milliseconds) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#renew().catch(() => null), milliseconds);
+  }
+
+  #forget(sentence) {
+    clearTimeout(this.#timer);
+    const wasSignedIn = this.isSignedIn;
+    this.#access = this.#refresh = this.user = null;
+    sessionStorage.removeItem(KEY);
+    if (wasSignedIn) this.#tell(sentence);
+  }
+
+  #put() {
+    if (this.#refresh !== null) sessionStorage.setItem(KEY, this.#refresh);
+  }
+
+  #take() {
+    this.#refresh ??= sessionStorage.getItem(KEY);
+    sessionStorage.removeItem(KEY);
+  }
+
+  #tell(sentence) {
+    for (const listener of this.#listeners) listener(sentence);
+  }
+}

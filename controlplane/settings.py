@@ -15,6 +15,15 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from controlplane.errors import ConfigurationError
+from controlplane.provider_settings import (
+    LxdSettings,
+    ProxmoxSettings,
+    StaticSettings,
+    provider_setting_names,
+    read_lxd,
+    read_proxmox,
+    read_static,
+)
 from controlplane.secretbox import KEY_BYTES
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -71,6 +80,9 @@ class Settings:
     smtp: SmtpSettings | None
     log_level: str
     access_log: str
+    proxmox: ProxmoxSettings | None
+    lxd: LxdSettings | None
+    static: StaticSettings | None
 
     @property
     def agent_stale_after_seconds(self) -> float:
@@ -117,13 +129,16 @@ class Settings:
             smtp=reader.smtp(),
             log_level=reader.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
             access_log=reader.choice("ACCESS_LOG", "all", ("all", "errors")),
+            proxmox=read_proxmox(reader),
+            lxd=read_lxd(reader),
+            static=read_static(reader),
         )
 
 
 def setting_names() -> frozenset[str]:
     """Every environment variable that is read."""
-    names = {f.name.upper() for f in fields(Settings)} - {"SMTP"}
-    return frozenset(names | {"SMTP_URL", "SMTP_SENDER", "SMTP_TIMEOUT_SECONDS"})
+    names = {f.name.upper() for f in fields(Settings)} - {"SMTP", "PROXMOX", "LXD", "STATIC"}
+    return frozenset(names | {"SMTP_URL", "SMTP_SENDER", "SMTP_TIMEOUT_SECONDS"} | provider_setting_names())
 
 
 class _Reader:

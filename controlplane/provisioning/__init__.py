@@ -1,0 +1,1 @@
+"""Making and unmaking the machines that agents live in."""

@@ -1,0 +1,140 @@
+"""One bounded HTTP client for the APIs of machine hosts: TCP with a pinned authority, or a unix socket.
+
+It moves requests and complete replies, and turns every failure to get one into ProviderUnavailable; what a reply means
+is decided by `proxmox_api` and `lxd_api`. It follows no redirect and uses no proxy from the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pycurl
+from tornado.curl_httpclient import CurlAsyncHTTPClient, CurlError
+from tornado.httpclient import HTTPRequest, HTTPResponse
+
+from controlplane.errors import ProviderUnavailable
+
+UNAVAILABLE = "The machine host does not answer at the moment."
+CONNECT_SECONDS = 5.0
+_TOO_LARGE = 63  # CURLE_FILESIZE_EXCEEDED
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A complete answer, whatever its status. `reason` is the phrase of the status line."""
+
+    status: int
+    reason: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """PEM. `authority` signs the server's certificate, or is that certificate itself; with `pinned` the name in it does
+    not count, as the certificate is known. `certificate` and `key` are the client's own."""
+
+    authority: bytes | None = None
+    pinned: bool = False
+    certificate: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
+
+
+class RestClient:
+    """`base_url` has no slash at its end. `max_clients` bounds the calls under way; a call waits for its turn within
+    its own deadline. A reply larger than `body_limit_bytes` is not read."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        max_clients: int,
+        body_limit_bytes: int,
+        trust: Trust | None = None,
+        unix_socket: str | None = None,
+    ) -> None:
+        self._base_url = base_url
+        self._body_limit_bytes = body_limit_bytes
+        self._trust = trust or Trust()
+        self._unix_socket = unix_socket
+        self._turn = asyncio.Semaphore(max_clients)
+        self._client = CurlAsyncHTTPClient(force_instance=True, max_clients=max_clients)
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        timeout_seconds: float,
+    ) -> Reply:
+        """`target` begins with a slash. Raises ProviderUnavailable when no complete answer came in time."""
+        request = HTTPRequest(
+            self._base_url + target,
+            method=method,
+            headers=dict(headers),
+            body=body,
+            allow_nonstandard_methods=True,  # a POST without a body, a DELETE with one
+            connect_timeout=min(CONNECT_SECONDS, timeout_seconds),
+            request_timeout=timeout_seconds,
+            follow_redirects=False,
+            decompress_response=False,
+            prepare_curl_callback=self._prepare,
+        )
+        try:
+            async with asyncio.timeout(timeout_seconds + CONNECT_SECONDS), self._turn:
+                response = await self._client.fetch(request, raise_error=False)
+        except TimeoutError as error:
+            raise self._unavailable(method, target, "no answer in time") from error
+        except CurlError as error:
+            raise self._unavailable(method, target, self._reason(error)) from error
+        return _reply(response)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _prepare(self, curl: Any) -> None:
+        curl.setopt(pycurl.NOPROXY, "*")
+        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)  # HTTP/2 has no reason phrase
+        curl.setopt(pycurl.MAXFILESIZE_LARGE, self._body_limit_bytes)
+        if self._unix_socket is not None:
+            curl.setopt(pycurl.UNIX_SOCKET_PATH, self._unix_socket)
+        trust = self._trust
+        if trust.authority is not None:
+            curl.setopt(pycurl.CAINFO_BLOB, trust.authority)
+        if trust.pinned:
+            curl.setopt(pycurl.SSL_VERIFYHOST, 0)
+        if trust.certificate is not None and trust.key is not None:
+            curl.setopt(pycurl.SSLCERT_BLOB, trust.certificate)
+            curl.setopt(pycurl.SSLKEY_BLOB, trust.key)
+
+    def _reason(self, error: CurlError) -> str:
+        if error.errno == _TOO_LARGE:
+            return f"an answer of more than {self._body_limit_bytes} bytes"
+        return str(error.message)
+
+    def _unavailable(self, method: str, target: str, reason: str) -> ProviderUnavailable:
+        where = self._unix_socket or self._base_url
+        path = target.partition("?")[0]
+        return ProviderUnavailable(UNAVAILABLE, operator_message=f"{method} {path} at {where}: {reason}")
+
+
+def _reply(response: HTTPResponse) -> Reply:
+    return Reply(response.code, response.reason or "", response.body or b"")
+
+
+def read_object(reply: Reply, what: str) -> dict[str, Any]:
+    """The JSON object of a reply. Raises ProviderUnavailable for anything else: it cannot be believed."""
+    try:
+        document = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        document = None
+    if not isinstance(document, dict):
+        raise ProviderUnavailable(
+            UNAVAILABLE, operator_message=f"{what}: status {reply.status} with a body that is no JSON object"
+        )
+    return document

@@ -237,7 +237,6 @@ class LxdProvider:
         config = {
             "limits.cpu": str(spec.cores),
             "limits.memory": f"{spec.memory_mib}MiB",
-            "boot.autostart": "true",
             MARK: settings.mark,
             OPERATION: spec.operation_id,
         }

@@ -248,7 +248,7 @@ async def test_over_https_both_sides_are_known_by_their_certificates(
     lxd: Lxd, seed: Path, provider: LxdProvider, tmp_path: Path
 ) -> None:
     port = free_ports(1)
-    lxd.call("PATCH", "/", {"config": {"core.https_address": f"127.0.0.1:{port}"}})
+    lxd.call("PATCH", "", {"config": {"core.https_address": f"127.0.0.1:{port}"}})
     key, certificate = tmp_path / "client.key", tmp_path / "client.crt"
     subprocess.run(
         [
@@ -279,4 +279,4 @@ async def test_over_https_both_sides_are_known_by_their_certificates(
         await impostor.find(VMID)
     assert "certificate" in refused.value.operator_message.lower()
     await impostor.close()
-    lxd.call("PATCH", "/", {"config": {"core.https_address": ""}})
+    lxd.call("PATCH", "", {"config": {"core.https_address": ""}})

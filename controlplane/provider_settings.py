@@ -93,7 +93,8 @@ class ProxmoxSettings:
 
 @dataclass(frozen=True, slots=True)
 class LxdSettings:
-    """LXD or Incus. `url` is unix:///path/to/socket or https://host:port; `seed` folders are put into new containers."""
+    """LXD or Incus. `url` is unix:///path/to/socket or https://host:port; what lies in a seed folder is put into new
+    containers."""
 
     url: str
     server_certificate_file: Path | None
@@ -255,9 +256,9 @@ _HOST_KEYS = frozenset({"name", "address", "port", "token", "tokenFile", "kinds"
 
 
 def _static_host(number: int, row: Mapping[str, Any], folder: Path) -> StaticHost:
+    if unknown := set(row) - _HOST_KEYS:
+        raise ConfigurationError("STATIC_HOSTS_FILE", f"host {number} has unknown keys: {', '.join(sorted(unknown))}")
     try:
-        if unknown := set(row) - _HOST_KEYS:
-            raise ValueError(f"unknown keys {', '.join(sorted(unknown))}")
         token = row["token"] if "token" in row else (folder / row["tokenFile"]).read_text().strip()
         host = StaticHost(
             name=str(row["name"]),
@@ -334,4 +335,3 @@ def _absolute(reader: Reader, name: str, default: str) -> str:
     if not value.startswith("/") or value.endswith("/") or ".." in value.split("/"):
         raise ConfigurationError(name, f"{value!r} is not the absolute path of a file")
     return value
-

@@ -115,9 +115,9 @@ class LxdProvider:
         except LxdDeclined as error:
             if error.status == _MISSING:
                 return None
-            raise _refused("The machine could not be reached.", f"asking for the address of {_name(vmid)}", error) from (
-                error
-            )
+            raise _refused(
+                "The machine could not be reached.", f"asking for the address of {_name(vmid)}", error
+            ) from (error)
         address = _address(state, settings.bridge_interface)
         return None if address is None else MachineAddress(address, settings.agent_port, settings.ide_port)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
@@ -83,7 +84,7 @@ class RestClient:
             request_timeout=timeout_seconds,
             follow_redirects=False,
             decompress_response=False,
-            prepare_curl_callback=self._prepare,
+            prepare_curl_callback=partial(self._prepare, is_safe=method == "GET"),
         )
         try:
             async with asyncio.timeout(timeout_seconds + CONNECT_SECONDS), self._turn:
@@ -97,7 +98,9 @@ class RestClient:
     def close(self) -> None:
         self._client.close()
 
-    def _prepare(self, curl: Any) -> None:
+    def _prepare(self, curl: Any, *, is_safe: bool) -> None:
+        # On a kept connection that ends without an answer curl sends again, whatever was asked: on a fresh one, once.
+        curl.setopt(pycurl.FRESH_CONNECT, 0 if is_safe else 1)
         curl.setopt(pycurl.NOPROXY, "*")
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)  # HTTP/2 has no reason phrase
         curl.setopt(pycurl.MAXFILESIZE_LARGE, self._body_limit_bytes)

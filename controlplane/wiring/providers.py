@@ -5,14 +5,32 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from controlplane.clock import SystemClock
 from controlplane.errors import ConfigurationError
 from controlplane.provisioning.lxd import LxdProvider
 from controlplane.provisioning.lxd_api import LxdApi
+from controlplane.provisioning.proxmox import ProxmoxProvider
+from controlplane.provisioning.proxmox_api import ProxmoxApi
 from controlplane.provisioning.rest import RestClient, Trust
 from controlplane.settings import Settings
 
 MAX_CLIENTS = 32  # calls under way to one machine host
 BODY_LIMIT_BYTES = 8 << 20  # lists of some ten thousand machines
+
+
+def make_proxmox(settings: Settings) -> ProxmoxProvider:
+    """Raises ConfigurationError without PROXMOX_URL. Close it at the end."""
+    proxmox = settings.proxmox
+    if proxmox is None:
+        raise ConfigurationError("PROXMOX_URL", "is needed for PROVIDER=proxmox")
+    client = RestClient(
+        proxmox.url,
+        max_clients=MAX_CLIENTS,
+        body_limit_bytes=BODY_LIMIT_BYTES,
+        trust=Trust(authority=_read("PROXMOX_CA_FILE", proxmox.ca_file)),
+    )
+    api = ProxmoxApi(client, token=proxmox.token, call_seconds=proxmox.call_seconds, task_seconds=proxmox.task_seconds)
+    return ProxmoxProvider(api, proxmox, SystemClock())
 
 
 def make_lxd(settings: Settings) -> LxdProvider:

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -54,7 +53,7 @@ def make_seed(folder: Path) -> Path:
 
 def _sources(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     name = entry.name.rsplit("/", 1)[-1]
-    is_wanted = entry.isdir() and name not in ("test", "tests", "__pycache__") or name.endswith((".py", ".so"))
+    is_wanted = (entry.isdir() and name not in ("test", "tests", "__pycache__")) or name.endswith((".py", ".so"))
     return entry if is_wanted else None
 
 
@@ -148,5 +147,3 @@ def until(condition: Any, seconds: float = 60) -> Any:
         assert time.monotonic() < deadline, f"still {answer!r} after {seconds} s"
         time.sleep(0.05)
     return answer
-
-

@@ -250,7 +250,8 @@ async def test_over_https_both_sides_are_known_by_their_certificates(
     port = free_ports(1)
     lxd.call("PATCH", "", {"config": {"core.https_address": f"127.0.0.1:{port}"}})
     key, certificate = tmp_path / "client.key", tmp_path / "client.crt"
-    subprocess.run(
+    await asyncio.to_thread(
+        subprocess.run,
         [
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp384r1", "-nodes"),
             *("-keyout", key, "-out", certificate, "-subj", "/CN=controlplane", "-days", "2"),

@@ -1,1 +1,1 @@
-"""Making and unmaking the machines that agents live in."""
+"""Making and unmaking instances: operations in stored steps, their runner, and the providers of machines."""

@@ -296,21 +296,39 @@ class MachineSpec:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a provider sees under a vmid. `operation_id` is None where the machine carries no mark of ours."""
+    """What a provider sees under a vmid. `operation_id` is None where the machine carries no mark of ours.
+
+    `is_complete` is False for one of ours whose making was interrupted: `create` with the same mark finishes it.
+    """
 
     vmid: int
     operation_id: str | None
     is_running: bool
+    is_complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class MachineAddress:
-    """Where the agent of a machine can be reached. `address` is an IP literal."""
+    """Where the agent of a machine can be reached. `address` is an IP literal.
+
+    `agent_token` is the agent's own secret where the provider could not give it the one of the MachineSpec.
+    """
 
     address: str
     port: int
     ide_port: int
     https: bool = False
+    agent_token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StaticClaim:
+    """That a host of the static pool has a vmid. `is_started` is whether its workload was told to run."""
+
+    host: str
+    vmid: int
+    operation_id: str
+    is_started: bool
 
 
 class Phase(StrEnum):

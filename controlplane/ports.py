@@ -28,6 +28,7 @@ from controlplane.models import (
     ResetToken,
     Role,
     Session,
+    StaticClaim,
     StoredAnswer,
     Suspension,
     User,
@@ -237,6 +238,24 @@ class Mailer(Protocol):
         """Deliver, within a deadline of the adapter's own. Raises Unavailable when the server refuses or is away."""
 
 
+class StaticClaimRepository(Protocol):
+    """Which hosts of the static pool are taken, by whom. A host that was given back is not given out again before its
+    generation, which an administrator counts up after wiping it, is higher than the one it was last used in."""
+
+    async def claim(self, host: str, generation: int, vmid: int, operation_id: str) -> bool:
+        """Atomically; False when the host is taken, or was used in this generation. Raises Conflict (`vmid_taken`)
+        when another host has this vmid."""
+
+    async def find(self, vmid: int) -> StaticClaim | None: ...
+
+    async def load_all(self) -> list[StaticClaim]: ...
+
+    async def set_started(self, vmid: int, operation_id: str, *, is_started: bool) -> None: ...
+
+    async def release(self, vmid: int, operation_id: str) -> None:
+        """No error when it was released before."""
+
+
 class Provider(Protocol):
     """Makes and unmakes the machines that agents live in. `name` is stored with each instance.
 
@@ -250,8 +269,9 @@ class Provider(Protocol):
         """What is there now, whoever made it."""
 
     async def create(self, spec: MachineSpec) -> None:
-        """Make it, with its agent and the agent's secret in it; it need not run yet. Raises VmidTaken when a machine
-        that carries another mark, or none, has this vmid."""
+        """Make it, with its agent and the agent's secret in it; it need not run yet. One that carries this mark and is
+        not complete is finished or made anew. Raises VmidTaken when a machine that carries another mark, or none, has
+        this vmid."""
 
     async def start(self, vmid: int) -> None:
         """No error when it runs already."""

@@ -130,7 +130,8 @@ class LxdSettings:
 
 @dataclass(frozen=True, slots=True)
 class StaticHost:
-    """One host of the pool. `token` is the secret of the agent that runs on it already."""
+    """One host of the pool. `token` is the secret of the agent that runs on it already; `generation` is counted up
+    when it was wiped."""
 
     name: str
     address: str
@@ -139,12 +140,12 @@ class StaticHost:
     kinds: frozenset[InstanceKind]
     ide_port: int = 8080
     https: bool = False
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class StaticSettings:
     hosts: tuple[StaticHost, ...]
-    stop_seconds: float
 
 
 def provider_setting_names() -> frozenset[str]:
@@ -152,7 +153,7 @@ def provider_setting_names() -> frozenset[str]:
     names = {f"PROXMOX_{each.name.upper()}" for each in fields(ProxmoxSettings)} - {"PROXMOX_ADDRESS_PLAN"}
     names |= {"PROXMOX_SUBNET", "PROXMOX_GATEWAY", "PROXMOX_SUBNET_FIRST_VMID", "PROXMOX_SUBNET_FIRST_HOST"}
     names |= {f"LXD_{each.name.upper()}" for each in fields(LxdSettings)}
-    return frozenset(names | {"STATIC_HOSTS_FILE", "STATIC_STOP_SECONDS"})
+    return frozenset(names | {"STATIC_HOSTS_FILE"})
 
 
 def read_proxmox(reader: Reader) -> ProxmoxSettings | None:
@@ -249,10 +250,10 @@ def read_static(reader: Reader) -> StaticSettings | None:
     ):
         if len(set(keys)) != len(keys):
             raise ConfigurationError("STATIC_HOSTS_FILE", f"two hosts have the same {what}")
-    return StaticSettings(hosts, reader.number("STATIC_STOP_SECONDS", 30.0, low=0.1, high=600))
+    return StaticSettings(hosts)
 
 
-_HOST_KEYS = frozenset({"name", "address", "port", "token", "tokenFile", "kinds", "idePort", "https"})
+_HOST_KEYS = frozenset({"name", "address", "port", "token", "tokenFile", "kinds", "idePort", "https", "generation"})
 
 
 def _static_host(number: int, row: Mapping[str, Any], folder: Path) -> StaticHost:
@@ -268,6 +269,7 @@ def _static_host(number: int, row: Mapping[str, Any], folder: Path) -> StaticHos
             kinds=frozenset(InstanceKind(kind) for kind in row.get("kinds", ("game", "dev"))),
             ide_port=int(row.get("idePort", 8080)),
             https=bool(row.get("https", False)),
+            generation=int(row.get("generation", 1)),
         )
     except KeyError as error:
         raise ConfigurationError("STATIC_HOSTS_FILE", f"host {number} has no {error.args[0]}") from error

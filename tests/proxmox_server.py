@@ -152,7 +152,7 @@ class ProxmoxServer:
         context.load_cert_chain(self.ca_file, key)
         self._server.tls = context
         self.url = f"https://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="proxmox")
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), name="proxmox")
 
     def __enter__(self) -> ProxmoxServer:
         self._thread.start()

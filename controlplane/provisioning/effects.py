@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from controlplane.agents.client import AgentClient
@@ -157,7 +157,8 @@ class Effects:
         return _NOTHING_NEW
 
     async def _create(self, operation: Operation) -> Facts:
-        if await self._look(operation) is not None:
+        machine = await self._look(operation)
+        if machine is not None and machine.is_complete:
             return _NOTHING_NEW  # made by an earlier try whose outcome nobody knew
         plan = PLANS[operation.plan or DEFAULT_PLAN]
         spec = MachineSpec(
@@ -180,7 +181,11 @@ class Effects:
 
     async def _boot(self, operation: Operation) -> Facts:
         await self._present_provider.start(_vmid(operation))
-        return {"address": await self._wait_for_agent(operation)}
+        where = await self._wait_for_agent(operation)
+        if where.agent_token is None:
+            return {"address": where}
+        sealed = self._directory.seal_token(operation.instance_id, where.agent_token)
+        return {"address": replace(where, agent_token=None), "sealed_token": sealed}
 
     async def _wait_for_agent(self, operation: Operation) -> MachineAddress:
         """Until it has an address, and an agent there that answers `/health`."""
@@ -346,7 +351,7 @@ class Effects:
         await self._present_provider.start(_vmid(operation))
         where = await self._wait_for_agent(operation)
         await self._directory.move(instance.id, where)
-        return {"address": where}
+        return {"address": replace(where, agent_token=None)}
 
     async def _lift(self, operation: Operation) -> Facts:
         await self._directory.set_suspension((await self._present_instance(operation)).id, None)
@@ -399,7 +404,9 @@ class Effects:
         return self._endpoint(operation, _address(operation))
 
     def _endpoint(self, operation: Operation, where: MachineAddress) -> AgentEndpoint:
-        if operation.sealed_token is None:
+        if where.agent_token is not None:
+            token = where.agent_token
+        elif operation.sealed_token is None:
             instance = self._directory.get(operation.instance_id)
             if instance is None:
                 raise NotFound

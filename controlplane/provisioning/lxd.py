@@ -41,7 +41,6 @@ class _Seen:
 
     machine: Machine
     ours: bool
-    complete: bool
 
     def is_of(self, operation_id: str) -> bool:
         return self.ours and self.machine.operation_id == operation_id
@@ -69,7 +68,7 @@ class LxdProvider:
         if seen is not None:
             if not seen.is_of(spec.operation_id):
                 raise VmidTaken("This machine could not be made.", operator_message=f"{name} exists: {seen.machine}")
-            if seen.complete:
+            if seen.machine.is_complete:
                 return
             await self.destroy(spec.vmid, operation_id=spec.operation_id)
         try:
@@ -87,7 +86,7 @@ class LxdProvider:
         seen = await self._look(vmid)
         if seen is None:
             raise ProviderRefused("The machine could not be started.", operator_message=f"{_name(vmid)} is not there")
-        if seen.ours and not seen.complete:
+        if not seen.machine.is_complete:
             raise ProviderRefused(
                 "The machine could not be started.", operator_message=f"{_name(vmid)} was not made to its end"
             )
@@ -178,8 +177,13 @@ class LxdProvider:
             raise _refused("The machine could not be looked at.", f"looking at {name}", error) from error
         config = instance.get("config") or {}
         ours = config.get(MARK) == self._settings.mark
-        machine = Machine(vmid, config.get(OPERATION) if ours else None, instance.get("status") == _RUNNING)
-        return _Seen(machine, ours, config.get(COMPLETE) == "true")
+        machine = Machine(
+            vmid,
+            config.get(OPERATION) if ours else None,
+            instance.get("status") == _RUNNING,
+            is_complete=config.get(COMPLETE) == "true" or not ours,
+        )
+        return _Seen(machine, ours)
 
     async def _not_made(self, spec: MachineSpec, error: LxdDeclined) -> Exception:
         """What a refused creation means: LXD accepts a name in use and says so only at the operation's end."""

@@ -70,7 +70,7 @@ class ProxmoxProvider:
         elif seen.machine.operation_id != spec.operation_id:
             raise _taken(seen)
         seen = await self._unlocked(spec)
-        if is_complete(seen.config):
+        if seen.machine.is_complete:
             return
         path = f"/nodes/{seen.node}/lxc/{spec.vmid}"
         try:
@@ -87,7 +87,7 @@ class ProxmoxProvider:
             raise ProviderRefused(NOT_STARTED, operator_message=f"no container {vmid} in the cluster")
         if seen.machine.is_running:
             return
-        if seen.machine.operation_id is not None and not is_complete(seen.config):
+        if not seen.machine.is_complete:
             raise ProviderRefused(NOT_STARTED, operator_message=f"container {vmid} was not made to its end")
         try:
             await self._api.run("POST", f"/nodes/{seen.node}/lxc/{vmid}/status/start")
@@ -192,7 +192,13 @@ class ProxmoxProvider:
         if not (isinstance(config, dict) and isinstance(status, dict)):
             raise ProviderUnavailable(UNAVAILABLE, operator_message=f"{path}: an answer that is no object")
         operation_id = operation_of(config, self._settings.mark)
-        return _Seen(node, Machine(vmid, operation_id, status.get("status") == "running"), config)
+        machine = Machine(
+            vmid,
+            operation_id,
+            status.get("status") == "running",
+            is_complete=operation_id is None or is_complete(config),
+        )
+        return _Seen(node, machine, config)
 
     async def _is_free(self, vmid: int) -> bool:
         try:

@@ -58,6 +58,9 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     ),
     "agent_states": (IndexModel([("written_at", ASCENDING)], name="written_at"),),
     "idempotency": (IndexModel([("started_at", ASCENDING)], name="started_at", expireAfterSeconds=_DAY),),
+    "static_hosts": (
+        IndexModel([("vmid", ASCENDING)], name="vmid", unique=True, partialFilterExpression={"is_taken": True}),
+    ),
     "console_tickets": (IndexModel([("expires_at", ASCENDING)], name="expires_at", expireAfterSeconds=0),),
     "audit": (IndexModel([("at", ASCENDING)], name="at"),),
     "operations": (

@@ -22,6 +22,7 @@ from controlplane.storage.migrations import migrate
 from controlplane.storage.operations import MongoOperationRepository
 from controlplane.storage.reset_tokens import MongoResetTokenRepository
 from controlplane.storage.sessions import MongoSessionRepository
+from controlplane.storage.static_claims import MongoStaticClaimRepository
 from controlplane.storage.users import MongoUserRepository
 from controlplane.storage.vmids import MongoVmidReservations
 
@@ -77,6 +78,7 @@ class Repositories:
     leases: MongoLeaseRepository
     idempotency: MongoIdempotencyRepository
     audit: MongoAuditRepository
+    static_claims: MongoStaticClaimRepository
     operations: MongoOperationRepository
     vmids: MongoVmidReservations
 
@@ -93,6 +95,7 @@ class Repositories:
             leases=MongoLeaseRepository(database),
             idempotency=MongoIdempotencyRepository(database),
             audit=MongoAuditRepository(database),
+            static_claims=MongoStaticClaimRepository(database),
             operations=MongoOperationRepository(database),
             vmids=MongoVmidReservations(database),
         )

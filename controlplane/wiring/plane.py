@@ -111,7 +111,7 @@ class ControlPlane:
         self.provisioning = make_provisioning(
             settings,
             repositories,
-            provider=provider or make_provider(settings),
+            provider=provider or make_provider(settings, repositories, agents),
             board=board,
             directory=directory,
             agents=agents,

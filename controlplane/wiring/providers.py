@@ -7,11 +7,13 @@ from pathlib import Path
 
 from controlplane.clock import SystemClock
 from controlplane.errors import ConfigurationError
+from controlplane.ports import StaticClaimRepository
 from controlplane.provisioning.lxd import LxdProvider
 from controlplane.provisioning.lxd_api import LxdApi
 from controlplane.provisioning.proxmox import ProxmoxProvider
 from controlplane.provisioning.proxmox_api import ProxmoxApi
 from controlplane.provisioning.rest import RestClient, Trust
+from controlplane.provisioning.static import Power, StaticProvider
 from controlplane.settings import Settings
 
 MAX_CLIENTS = 32  # calls under way to one machine host
@@ -53,6 +55,13 @@ def make_lxd(settings: Settings) -> LxdProvider:
     )
     api = LxdApi(client, project=lxd.project, call_seconds=lxd.call_seconds)
     return LxdProvider(api, lxd, ThreadPoolExecutor(max_workers=1, thread_name_prefix="seed"))
+
+
+def make_static(settings: Settings, claims: StaticClaimRepository, power: Power) -> StaticProvider:
+    """Raises ConfigurationError without STATIC_HOSTS_FILE."""
+    if settings.static is None:
+        raise ConfigurationError("STATIC_HOSTS_FILE", "is needed for PROVIDER=static")
+    return StaticProvider(claims, power, settings.static)
 
 
 def _read(setting: str, file: Path | None) -> bytes | None:

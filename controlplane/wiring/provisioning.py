@@ -26,13 +26,14 @@ from controlplane.provisioning.runner import OperationRunner
 from controlplane.provisioning.service import ProvisioningService
 from controlplane.settings import Settings
 from controlplane.wiring.database import Repositories
+from controlplane.wiring.providers import make_lxd, make_proxmox, make_static
 
 SOURCE_FOLDER = Path(__file__).resolve().parents[2]
 LONGEST_RETRY_SECONDS = 60.0
 ORPHAN_LEASES_PER_SWEEP = 3
 
 
-def make_provider(settings: Settings) -> Provider | None:
+def make_provider(settings: Settings, repositories: Repositories, agents: AgentClient) -> Provider | None:
     """The one that PROVIDER names; None for `none`. Raises ConfigurationError where it cannot be had."""
     if settings.provider == "local":
         if getattr(sys, "frozen", False):
@@ -42,6 +43,12 @@ def make_provider(settings: Settings) -> Provider | None:
             SOURCE_FOLDER,
             dies_with_parent=settings.local_provider_die_with_parent,
         )
+    if settings.provider == "proxmox":
+        return make_proxmox(settings)
+    if settings.provider == "lxd":
+        return make_lxd(settings)
+    if settings.provider == "static":
+        return make_static(settings, repositories.static_claims, agents)
     return None
 
 

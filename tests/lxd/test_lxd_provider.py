@@ -220,7 +220,7 @@ async def test_the_daemon_killed_in_the_middle_of_a_creation_leaves_nothing_that
     await asyncio.to_thread(lxd.start)
     half = await provider.find(VMID)
     if half is not None:
-        assert half.operation_id == "op_first"
+        assert (half.operation_id, half.is_complete) == ("op_first", False)
         with pytest.raises(ProviderRefused):
             await provider.start(VMID)
     await provider.create(SPEC)

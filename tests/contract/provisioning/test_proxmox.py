@@ -371,7 +371,7 @@ async def test_a_clone_that_was_begun_and_not_answered_is_waited_for_not_made_tw
     server.fail("clone", "lost")
     with pytest.raises(ProviderUnavailable):
         await provider.create(SPEC)
-    assert await provider.find(VMID) == Machine(VMID, "op_first", False)
+    assert await provider.find(VMID) == Machine(VMID, "op_first", False, is_complete=False)
     with pytest.raises(ProviderRefused):
         await provider.start(VMID)  # it has no secret yet
     again = asyncio.ensure_future(provider.create(SPEC))

@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ SECRETS = {
     "JWT_SECRET": "kP3nVb8sXw2qLz9tRf6yHj4mGd7cNa5e",
     "CREDENTIALS_KEY": base64.b64encode(bytes(range(32))).decode(),
 }
+RUN = (sys.executable, "-u", str(ROOT / "run.py"))
 ENVIRONMENT = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
 
@@ -51,9 +53,9 @@ class Answer:
 class ControlPlaneProcess:
     """A command that serves until it is told to stop. Use it in a `with`: it is ended, and waited for, at the end."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
+    def __init__(self, *arguments: str, program: Sequence[str] = RUN, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-u", str(ROOT / "run.py"), *arguments],
+            [*program, *arguments],
             env={**ENVIRONMENT, **environment},
             cwd=ROOT,
             stdin=subprocess.DEVNULL,

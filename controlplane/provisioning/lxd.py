@@ -163,7 +163,7 @@ class LxdProvider:
         return marked
 
     async def close(self) -> None:
-        self._api.close()
+        await self._api.close()
 
     # -- pieces ------------------------------------------------------------------------------------------------------
 

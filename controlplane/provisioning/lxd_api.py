@@ -108,8 +108,8 @@ class LxdApi:
                 found.append(f"/operations/{state['id']}")
         return found
 
-    def close(self) -> None:
-        self._client.close()
+    async def close(self) -> None:
+        await self._client.close()
 
     async def _call(
         self,

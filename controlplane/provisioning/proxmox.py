@@ -158,7 +158,7 @@ class ProxmoxProvider:
         return marked
 
     async def close(self) -> None:
-        self._api.close()
+        await self._api.close()
 
     # -- looking -----------------------------------------------------------------------------------------------------
 

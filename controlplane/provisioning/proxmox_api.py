@@ -91,8 +91,8 @@ class ProxmoxApi:
             )
         await self._finish(found["node"], begun)
 
-    def close(self) -> None:
-        self._client.close()
+    async def close(self) -> None:
+        await self._client.close()
 
     async def _finish(self, node: str, upid: str) -> None:
         """Until the task ends well. A question about it that gets no answer is asked again until the deadline."""

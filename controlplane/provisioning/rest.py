@@ -21,6 +21,7 @@ from controlplane.errors import ProviderUnavailable
 
 UNAVAILABLE = "The machine host does not answer at the moment."
 CONNECT_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
 _TOO_LARGE = 63  # CURLE_FILESIZE_EXCEEDED
 
 
@@ -62,6 +63,7 @@ class RestClient:
         self._trust = trust or Trust()
         self._unix_socket = unix_socket
         self._turn = asyncio.Semaphore(max_clients)
+        self._under_way: set[asyncio.Future[HTTPResponse]] = set()
         self._client = CurlAsyncHTTPClient(force_instance=True, max_clients=max_clients)
 
     async def request(
@@ -87,16 +89,33 @@ class RestClient:
             prepare_curl_callback=partial(self._prepare, is_safe=method == "GET"),
         )
         try:
-            async with asyncio.timeout(timeout_seconds + CONNECT_SECONDS), self._turn:
-                response = await self._client.fetch(request, raise_error=False)
+            async with asyncio.timeout(timeout_seconds + CONNECT_SECONDS):
+                await self._turn.acquire()
+                # Who waits may be cancelled; curl goes on, and the turn is taken until it is done.
+                response = await asyncio.shield(self._begin(request))
         except TimeoutError as error:
             raise self._unavailable(method, target, "no answer in time") from error
         except CurlError as error:
             raise self._unavailable(method, target, self._reason(error)) from error
         return _reply(response)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Lets the calls under way end, for a moment."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=CLOSE_SECONDS)
         self._client.close()
+
+    def _begin(self, request: HTTPRequest) -> asyncio.Future[HTTPResponse]:
+        fetch = self._client.fetch(request, raise_error=False)
+        self._under_way.add(fetch)
+        fetch.add_done_callback(self._ended)
+        return fetch
+
+    def _ended(self, fetch: asyncio.Future[HTTPResponse]) -> None:
+        self._under_way.discard(fetch)
+        self._turn.release()
+        if not fetch.cancelled():
+            fetch.exception()  # known to whoever waits, if anybody still does
 
     def _prepare(self, curl: Any, *, is_safe: bool) -> None:
         # On a kept connection that ends without an answer curl sends again, whatever was asked: on a fresh one, once.

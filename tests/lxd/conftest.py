@@ -23,6 +23,13 @@ def lxd() -> Iterator[Lxd]:
     server.remove_all()
 
 
+@pytest.fixture(autouse=True)
+def nothing_left(lxd: Lxd) -> Iterator[None]:
+    """Whatever a test that failed left behind."""
+    yield
+    lxd.remove_all()
+
+
 @pytest.fixture(scope="session")
 def seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_seed(tmp_path_factory.mktemp("seed") / "files")

@@ -99,6 +99,15 @@ class Lxd:
     def get(self, path: str) -> Any:
         return self.call("GET", path)["metadata"]
 
+    def read(self, name: str, path: str) -> bytes:
+        """A file in a container."""
+        connection = _UnixConnection(self.socket)
+        try:
+            connection.request("GET", f"/1.0/instances/{name}/files?path={path}")
+            return connection.getresponse().read()
+        finally:
+            connection.close()
+
     def names(self) -> list[str]:
         return sorted(url.rsplit("/", 1)[-1] for url in self.get("/instances") or [])
 

@@ -62,7 +62,6 @@ def provider(lxd: Lxd, seed: Path, io_loop: IOLoop) -> Iterator[LxdProvider]:
     made = io_loop.run_sync(build)
     yield made
     io_loop.run_sync(made.close)
-    lxd.remove_all()
 
 
 async def ask(url: str, token: str, method: str = "GET", body: bytes | None = None) -> HTTPResponse | None:

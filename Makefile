@@ -3,8 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+LXD_START ?= ../shared/tools/start-lxd.sh
+LXD_FOLDER ?= /tmp/controlplane-lxd
 
-.PHONY: help demo test lint format check game-check openapi lock binary clean
+.PHONY: help demo test lint format check game-check lxd-check openapi lock binary clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -19,11 +21,14 @@ $(STAMP): requirements.lock setup.py
 demo: $(STAMP)  ## a control plane with three real agents on loopback (PORT=8080, DATA_DIR=demo-data)
 	$(BIN)/python run.py demo --port $(or $(PORT),8080) --data-dir $(or $(DATA_DIR),demo-data)
 
-test: $(STAMP)  ## every test but those of the real game server
-	$(BIN)/pytest -m "not game"
+test: $(STAMP)  ## every test but those of the real game server and the real LXD
+	$(BIN)/pytest -m "not game and not lxd"
 
 game-check: $(STAMP)  ## a real OpenTTD dedicated server under the reference agent
 	$(BIN)/pytest -m game tests/game
+
+lxd-check: $(STAMP)  ## containers of a real LXD, as root (LXD_START starts a daemon on a folder: ../shared/tools/start-lxd.sh)
+	TEST_LXD_START=$(LXD_START) TEST_LXD_FOLDER=$(LXD_FOLDER) $(BIN)/pytest -m lxd tests/lxd
 
 lint: $(STAMP)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

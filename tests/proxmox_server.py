@@ -126,8 +126,9 @@ class ProxmoxServer:
     """Use it in a `with`. Two nodes; template 9000 on pve1, 9001 on pve2, with 2 GiB of root disk each.
 
     `fail(call, how)`: the next such call (`times` of them) is `forbidden` (403), `unauthorized` (401), `refused` (500,
-    nothing done), `locked`, `gateway` (595), `dropped` (before anything is done), `lost` (done, then no answer in
-    time), `garbage` (done, answered with no JSON), or its task ends badly (`task`).
+    nothing done), `locked`, `gateway` (595), `dropped` (nothing done, no answer), `lost` (done to its end, no answer
+    in time), `unheard` (begun, no answer in time), `garbage` (done, answered with no JSON), or its task ends badly
+    (`task`).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -167,15 +168,19 @@ class ProxmoxServer:
         self._thread.join()
 
     def fail(self, call: str, how: str, times: int = 1) -> None:
+        self.released.clear()
         self._faults.append((call, how, times))
 
     def heal(self) -> None:
         """No call fails any more, who waits for an answer hears that there is none, and tasks come to their end."""
         with self._lock:
             self._faults.clear()
-            for task in self.tasks.values():
-                task.finish()
+            self._finish_tasks()
         self.released.set()
+
+    def _finish_tasks(self) -> None:
+        for task in self.tasks.values():
+            task.finish()
 
     def asked(self, call: str) -> list[dict[str, str]]:
         return [parameters for name, parameters in self.calls if name == call]
@@ -190,6 +195,8 @@ class ProxmoxServer:
             name, where = self._route(method, parts.path.removeprefix("/api2/json"))
             self.calls.append((name, parameters))
             how = self._fault(name)
+            if name == "task" and how:
+                self._finish_tasks()  # they go on, whether or not somebody is told
             try:
                 if how in ("dropped", "gateway", "refused", "locked", "forbidden", "unauthorized"):
                     return _at_once(how)
@@ -197,9 +204,11 @@ class ProxmoxServer:
                     raise Declined(401, "authentication failure")  # noqa: TRY301 - answered with the others below
                 self._check(name, parameters)
                 data = getattr(self, f"_do_{name}")(where, parameters, how == "task")
+                if how in ("lost", "garbage"):
+                    self._finish_tasks()
             except Declined as declined:
                 return _declined(declined)
-        if how == "lost":
+        if how in ("lost", "unheard"):
             self.released.wait(20)
             return None
         return (200, "OK", b"<html>") if how == "garbage" else (200, "OK", json.dumps({"data": data}).encode())

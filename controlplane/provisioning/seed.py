@@ -27,6 +27,8 @@ def read_seed(folder: Path) -> list[SeedFile]:
     """
     files: list[SeedFile] = []
     total = 0
+    if not folder.is_dir():
+        raise _refused(folder, "it is not there")
     try:
         for entry in sorted(folder.rglob("*")):
             if entry.is_symlink():

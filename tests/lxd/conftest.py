@@ -20,7 +20,7 @@ def lxd() -> Iterator[Lxd]:
     server = Lxd(Path(script), Path(folder))
     server.remove_all()
     yield server
-    server.remove_all()
+    server.stop()
 
 
 @pytest.fixture(autouse=True)

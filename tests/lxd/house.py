@@ -77,6 +77,10 @@ class Lxd:
         assert started.returncode == 0, f"LXD does not start: {started.stderr[-2000:]}"
         self.socket = started.stdout.strip().splitlines()[-1]
 
+    def stop(self) -> None:
+        """And remove every container."""
+        subprocess.run(["bash", str(self._script), "stop", str(self.folder)], timeout=120, check=True)
+
     def kill(self) -> None:
         """SIGKILL, as a crash; containers go on."""
         daemon = psutil.Process(int((self.folder / "pid").read_text()))

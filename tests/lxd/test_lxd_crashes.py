@@ -22,7 +22,7 @@ import pytest
 from tests.control_plane_process import SECRETS, Answer, ControlPlaneProcess, call, login, until
 from tests.lxd.house import IMAGE, Lxd, free_ports
 
-pytestmark = [pytest.mark.lxd, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.lxd, pytest.mark.timeout(1500)]
 
 ADA = {"email": "ada@example.org", "password": "correct horse battery"}
 PROVISIONING = (
@@ -30,7 +30,7 @@ PROVISIONING = (
 )
 DELETION = ("unpublishing", "stopping", "destroying")
 NEIGHBOUR = "cp-10002"
-SECONDS = 90
+SECONDS = 240
 RUNNING = ("booting", "agentConnected", "readyCheck")
 
 
@@ -64,7 +64,7 @@ class Town:
             "PROVISION_ATTEMPTS": "50",
             "PROVISION_UNDO_ATTEMPTS": "50",
             "OPERATION_LEASE_SECONDS": "0.5",
-            "OPERATION_CONCURRENCY": "4",
+            "OPERATION_CONCURRENCY": "16",
             "OPERATIONS_PER_USER": "100",
             "QUOTA_GAME_SERVERS": "100",
             "ORPHAN_SWEEP_SECONDS": "1",

@@ -368,7 +368,7 @@ async def test_a_clone_that_was_begun_and_not_answered_is_waited_for_not_made_tw
     server: ProxmoxServer, make: Make
 ) -> None:
     provider = make(PROXMOX_CALL_SECONDS="0.4")
-    server.fail("clone", "lost")
+    server.fail("clone", "unheard")
     with pytest.raises(ProviderUnavailable):
         await provider.create(SPEC)
     assert await provider.find(VMID) == Machine(VMID, "op_first", False, is_complete=False)

@@ -29,9 +29,7 @@ from controlplane.wiring import ControlPlane, open_database
 from handlers.server import ApiServer
 
 ROOT = Path(__file__).resolve().parent.parent
-NEVER_READY = WorkloadProfile(
-    command=("/bin/sh", "-c", "exec sleep 600"), ready_pattern="this is never said", stop_line="exit"
-)
+NEVER_READY = WorkloadProfile(command=("/bin/sh",), ready_pattern="this is never said", stop_line="exit")
 
 
 class FaultPoint:

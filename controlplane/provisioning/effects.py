@@ -113,8 +113,8 @@ class Effects:
             (OperationKind.SUSPEND, Phase.SUSPENDING): self._suspend,
             (OperationKind.SUSPEND, Phase.STOPPING): self._stop,
             (OperationKind.UNSUSPEND, Phase.STARTING): self._start,
-            (OperationKind.UNSUSPEND, Phase.READY_CHECK): self._wait_until_ready,
             (OperationKind.UNSUSPEND, Phase.LIFTING): self._lift,
+            (OperationKind.UNSUSPEND, Phase.READY_CHECK): self._wait_until_ready,
             (OperationKind.UNSUSPEND, Phase.PUBLISHING): self._publish,
         }
         self._backward: Mapping[Phase, Effect] = {
@@ -349,6 +349,7 @@ class Effects:
         return {"address": where}
 
     async def _lift(self, operation: Operation) -> Facts:
+        """Before it is ready: whoever paid may look after a workload that does not get ready by itself."""
         await self._directory.set_suspension((await self._present_instance(operation)).id, None)
         return _NOTHING_NEW
 

@@ -92,7 +92,6 @@ class Settings:
     orphan_sweep_seconds: float
     orphan_grace_seconds: float
     local_provider_dir: Path
-    local_provider_die_with_parent: bool
 
     @property
     def agent_stale_after_seconds(self) -> float:
@@ -160,7 +159,6 @@ class Settings:
             orphan_sweep_seconds=reader.number("ORPHAN_SWEEP_SECONDS", 60.0, low=0.1, high=86_400),
             orphan_grace_seconds=reader.number("ORPHAN_GRACE_SECONDS", 600.0, low=0, high=86_400),
             local_provider_dir=Path(reader.text("LOCAL_PROVIDER_DIR", "machines")),
-            local_provider_die_with_parent=reader.flag("LOCAL_PROVIDER_DIE_WITH_PARENT", False),
         )
 
 

@@ -37,11 +37,7 @@ def make_provider(settings: Settings) -> Provider | None:
     if settings.provider == "local":
         if getattr(sys, "frozen", False):
             raise ConfigurationError("PROVIDER", "local needs a checkout: the binary cannot run agents")
-        return LocalProvider(
-            settings.local_provider_dir,
-            SOURCE_FOLDER,
-            dies_with_parent=settings.local_provider_die_with_parent,
-        )
+        return LocalProvider(settings.local_provider_dir, SOURCE_FOLDER)
     return None
 
 

@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 
+from controlplane.provisioning.local import LocalProvider
 from controlplane.storage.database import Database
 from tests.api_house import Answer, ApiHouse
-from tests.refagent_process import until
+from tests.refagent_process import ROOT, until
 
 pytestmark = pytest.mark.timeout(120)
 
 FAST = {
-    "PROVIDER": "local",
-    "LOCAL_PROVIDER_DIE_WITH_PARENT": "true",
     "PROVISION_READY_INTERVAL_SECONDS": "0.05",
     "PROVISION_RETRY_SECONDS": "0.05",
     "OPERATION_LEASE_SECONDS": "2",
@@ -23,7 +22,8 @@ FAST = {
 
 
 def house_with(database: Database, folder: Path, **settings: str) -> ApiHouse:
-    return ApiHouse(database, **{**FAST, "LOCAL_PROVIDER_DIR": str(folder), **settings})
+    """The agents end with the house."""
+    return ApiHouse(database, provider=LocalProvider(folder, ROOT, dies_with_parent=True), **{**FAST, **settings})
 
 
 def machines_in(folder: Path) -> list[str]:

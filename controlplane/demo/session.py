@@ -140,7 +140,7 @@ async def _started(services: Services, provider: LocalProvider, instance: Instan
 
 
 async def _end_agents(plane: ControlPlane, provider: LocalProvider) -> None:
-    """In order, all at once, before the control plane ends."""
+    """In order, all at once, before the control plane ends: also those that an operation began to start."""
     await plane.provisioning.runner.stop(limit_seconds=STOP_SECONDS)
     try:
         machines = await provider.list_marked()

@@ -15,8 +15,9 @@ from controlplane.instances import InstanceDirectory
 from controlplane.jobs import Job
 from controlplane.models import Entitlement, Instance, InstanceKind
 from controlplane.ports import Clock, Entitlements, Provider, Publisher
+from controlplane.provisioning.agent_watch import AgentWatch, Patience
 from controlplane.provisioning.board import OperationBoard
-from controlplane.provisioning.effects import Effects, Patience
+from controlplane.provisioning.effects import Effects
 from controlplane.provisioning.entitlements import FixedEntitlements
 from controlplane.provisioning.local import LocalProvider
 from controlplane.provisioning.machine import Policy
@@ -101,19 +102,20 @@ def make_provisioning(
 ) -> Provisioning:
     """`owner` names this process; `on_stored` is told of each new instance."""
     provider_name = None if provider is None else provider.name
+    patience = Patience(
+        boot_seconds=settings.provision_boot_seconds,
+        ready_seconds=settings.provision_ready_seconds,
+        ready_checks=settings.provision_ready_checks,
+        ready_interval_seconds=settings.provision_ready_interval_seconds,
+    )
     effects = Effects(
         provider=provider,
         reservations=repositories.vmids,
         directory=directory,
         agents=agents,
+        watch=AgentWatch(agents, clock, patience),
         publisher=make_publisher(settings),
         clock=clock,
-        patience=Patience(
-            boot_seconds=settings.provision_boot_seconds,
-            ready_seconds=settings.provision_ready_seconds,
-            ready_checks=settings.provision_ready_checks,
-            ready_interval_seconds=settings.provision_ready_interval_seconds,
-        ),
         vmids=range(settings.vmid_first, settings.vmid_last + 1),
         check_address=partial(check_agent_address, networks=settings.agent_networks),
         on_stored=on_stored,

@@ -1,4 +1,4 @@
-"""Consoles under load, over the real application and real sockets: viewers that do not read, agents that do not stop."""
+"""Consoles under load, over the real application and real sockets: viewers that never read, agents that never stop."""
 
 from __future__ import annotations
 
@@ -103,6 +103,9 @@ class LineReader(Reader):
         self.expect(numbers == list(range(begin, begin + len(numbers))), f"line {numbers[0]} behind {self.last_line}")
         self.last_line = numbers[-1]
 
+    async def until_line(self, number: int) -> None:
+        await self.until(lambda: self.last_line == number)
+
 
 AnyReader = TypeVar("AnyReader", bound=Reader)
 
@@ -145,7 +148,7 @@ async def test_a_viewer_that_never_reads_costs_fifty_others_no_line_and_the_agen
                 stream.send_text(b"%08d %b" % (number, b"x" * 190))
             printed += BATCH
             for reader in readers:
-                await reader.until(lambda reader=reader: reader.last_line == printed - 1)
+                await reader.until_line(printed - 1)
             assert scrollback.held_bytes <= SCROLLBACK_BYTES
             for viewer in channel.viewers:
                 assert viewer.transport is not None
@@ -154,7 +157,7 @@ async def test_a_viewer_that_never_reads_costs_fifty_others_no_line_and_the_agen
         assert stream.congestions == 0
 
         unread.resume_reading()
-        await slow.until(lambda: slow.last_line == printed - 1)
+        await slow.until_line(printed - 1)
         assert {gap["reason"] for gap in slow.gaps} == {"too_slow"}
         assert slow.lines < printed
         for reader in (slow, *readers):

@@ -287,7 +287,7 @@ async def test_an_agent_that_answers_no_pings_is_given_up_told_and_dialled_again
             await house.pass_time(20)
             await eventually(lambda: [viewer.pings for viewer in house.hub._viewers] == [0])
         assert agent.opened == 1
-        agent.is_deaf = False  # the connection that it did not answer on stays deaf in effect: nothing more is sent
+        agent.is_deaf = False  # in time for the next connection, too late for this one
         client.events.clear()
         await house.pass_time(20)
         told = await client.named("state", connected=False)

@@ -297,6 +297,42 @@ async def test_an_agent_that_answers_no_pings_is_given_up_told_and_dialled_again
         assert agent.opened == 2
 
 
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x81\x7e\x10\x00half a frame",
+        b"\x81\x7f" + (5 << 30).to_bytes(8, "big") + b"x" * 1000,
+        b"\x83\x00",
+        b"HTTP/1.1 500 Oops\r\n\r\n",
+        b"\x88\x02\x03\xe8",
+    ],
+)
+@pytest.mark.gen_test(timeout=30)
+async def test_an_agent_that_breaks_off_in_a_frame_or_breaks_the_protocol_is_told_and_dialled_again(
+    garbage: bytes,
+) -> None:
+    async with open_house() as (house, agent):
+        client = await house.viewer()
+        client.events.clear()
+        transport = agent.streams[0].transport
+        assert transport is not None
+        transport.write(garbage)
+        transport.close()
+        assert (await client.named("state", connected=False))["reason"] == "console_closed"
+        await client.named("state", connected=True)
+        agent.print("again")
+        await client.named("output", data="again")
+        assert client.is_open
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_output_that_is_no_text_is_shown_with_what_could_not_be_read_marked() -> None:
+    async with open_house() as (house, agent):
+        client = await house.viewer()
+        agent.streams[0].send_text(b"caf\xe9 \x00\x1b[31m")
+        assert (await client.named("output"))["data"] == "caf\ufffd \x00\x1b[31m"
+
+
 @pytest.mark.gen_test(timeout=30)
 async def test_an_agent_that_stays_away_for_two_minutes_sends_its_viewers_away() -> None:
     async with ConsoleAgent() as agent:

@@ -20,7 +20,7 @@ demo: $(STAMP)  ## a control plane with three real agents on loopback (PORT=8080
 	$(BIN)/python run.py demo --port $(or $(PORT),8080) --data-dir $(or $(DATA_DIR),demo-data)
 
 test: $(STAMP)  ## every test but those of the real game server
-	$(BIN)/pytest -m "not game and not binary"
+	$(BIN)/pytest -m "not game and not binary" -n 4 --dist loadfile
 
 game-check: $(STAMP)  ## a real OpenTTD dedicated server under the reference agent
 	$(BIN)/pytest -m game tests/game

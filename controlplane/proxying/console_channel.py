@@ -1,6 +1,6 @@
 """One console: one connection to the agent however many viewers, kept up with backoff, fanned out from a scrollback.
 
-The agent is never slowed: what it sends is always taken, and bounded by what falls out of the scrollback.
+No viewer slows the agent: what it sends is taken whoever reads, and bounded by what falls out of the scrollback.
 """
 
 from __future__ import annotations

@@ -6,11 +6,12 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 
 from controlplane.proxying.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, build_frame, close_payload
-from controlplane.proxying.websocket import WRITE_HIGH_BYTES, WebSocket
+from controlplane.proxying.websocket import FRAMES_PER_TURN, WRITE_HIGH_BYTES, WebSocket
 
 KEY = b"\x09\x08\x07\x06"
 LIMIT = 1000
@@ -134,3 +135,22 @@ async def test_a_peer_that_reads_nothing_is_congested_and_gets_no_pongs_until_it
             while not server.writable_again.is_set():
                 await reader.read(1 << 20)
         assert not server.is_congested
+
+
+@pytest.mark.gen_test(timeout=20)
+async def test_thousands_of_frames_in_one_read_leave_others_their_turn() -> None:
+    async with pair() as (server, _, writer):
+        between: list[int] = []
+
+        def look() -> None:
+            between.append(len(server.messages))
+            if len(server.messages) < 10_000:
+                asyncio.get_running_loop().call_soon(look)
+
+        server.data_received(b"".join(masked(TEXT, b"%d" % number) for number in range(9_000)))
+        assert len(server.messages) == FRAMES_PER_TURN
+        look()
+        writer.write(b"".join(masked(TEXT, b"%d" % number) for number in range(9_000, 10_000)))
+        await server.until(lambda: len(server.messages) == 10_000)
+        assert [message for message, _ in server.messages] == [b"%d" % number for number in range(10_000)]
+        assert max(after - before for before, after in pairwise(between)) <= FRAMES_PER_TURN

@@ -17,8 +17,10 @@ from controlplane.instance_views import InstanceViews
 from controlplane.instances import InstanceDirectory, Registration
 from controlplane.models import AgentState, Connection, Instance, InstanceKind, Principal, Role, User
 from controlplane.observability.metrics import Metrics
+from controlplane.provisioning.board import OperationBoard
 from controlplane.secretbox import SecretBox
 from tests.account_house import AccountHouse
+from tests.fake_provisioning import FakeOperationRepository
 from tests.fake_repositories import FakeInstanceRepository
 from tests.fakes import FakeClock, FakeStateRepository, FakeTransport
 
@@ -35,7 +37,8 @@ class House:
             check_address=lambda _address: None,
         )
         self.states = StateCache(FakeStateRepository(), clock)
-        views = InstanceViews(self.directory, self.states, clock, stale_after_seconds=30)
+        board = OperationBoard(FakeOperationRepository(clock))
+        views = InstanceViews(self.directory, self.states, clock, board, stale_after_seconds=30)
         self.hub = EventHub(self.directory, views, random_id=lambda: "epoch", history_events=history_events)
         self.states.add_listener(self.hub.on_state_change)
         self._vmid = 100

@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import secrets
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +27,7 @@ from controlplane.demo.secrets_file import (
     write_private,
 )
 from controlplane.errors import Conflict, ControlPlaneError
+from controlplane.listener import open_listener
 from controlplane.models import Instance, Operation, Phase, Principal, Role, User
 from controlplane.provisioning.local import LocalProvider
 from controlplane.provisioning.plans import DEFAULT_PLAN
@@ -35,6 +37,7 @@ from controlplane.wiring import ControlPlane, open_database
 
 logger = logging.getLogger(__name__)
 
+ADDRESS = "127.0.0.1"
 POLL_INTERVAL_SECONDS = 1
 READY_SECONDS = 60.0
 PROVISIONING_TRIES = 3
@@ -45,7 +48,7 @@ _LOOK_SECONDS = 0.05
 class Server(Protocol):
     """The API over HTTP: `handlers.server.ApiServer`."""
 
-    def listen(self) -> int: ...
+    def listen(self, listener: socket.socket) -> int: ...
 
     async def drain(self, *, limit_seconds: float) -> None: ...
 
@@ -63,12 +66,16 @@ async def run_demo(
     secrets_file = folder / "secrets.json"
     demo = load_or_make_secrets(secrets_file, base64.b64encode(secrets.token_bytes(32)).decode())
     save_secrets(secrets_file, demo)
-    settings = _settings(folder, port, demo)
+    listener = open_listener(ADDRESS, port)
+    settings = _settings(folder, listener.getsockname()[1], demo)
     provider = LocalProvider(folder / "machines", source_folder, dies_with_parent=True)
-    async with open_database(settings) as database, contextlib.AsyncExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(listener)
+        database = await stack.enter_async_context(open_database(settings))
         plane = ControlPlane(settings, database, provider=provider)
         server = make_server(plane.services)
-        url = f"http://127.0.0.1:{server.listen()}"
+        server.listen(listener)
+        url = settings.public_url
         stack.push_async_callback(plane.stop)
         stack.push_async_callback(server.drain, limit_seconds=settings.drain_seconds)
         stack.push_async_callback(_end_agents, plane, provider)
@@ -81,9 +88,13 @@ async def run_demo(
 
 
 def _settings(folder: Path, port: int, demo: DemoSecrets) -> Settings:
+    """`port` is the one that is listened on already: a page may open consoles from there, by either name of it."""
     return Settings.from_env(
         {
+            "HTTP_ADDRESS": ADDRESS,
             "HTTP_PORT": str(port),
+            "PUBLIC_URL": f"http://{ADDRESS}:{port}",
+            "CORS_ORIGINS": f"http://localhost:{port}",
             "DATA_DIR": str(folder / "database"),
             "JWT_SECRET": demo.jwt_secret,
             "CREDENTIALS_KEY": demo.credentials_key,

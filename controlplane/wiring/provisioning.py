@@ -1,4 +1,4 @@
-"""What provisioning is made of: the provider that the settings name, the publishers, the service and its jobs."""
+"""What provisioning is made of: the provider that the settings name, the service and its jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from controlplane.provisioning.entitlements import FixedEntitlements
 from controlplane.provisioning.local import LocalProvider
 from controlplane.provisioning.machine import Policy
 from controlplane.provisioning.orphans import OrphanSweep
-from controlplane.provisioning.publishers import AllPublishers
 from controlplane.provisioning.runner import OperationRunner
 from controlplane.provisioning.service import ProvisioningService
 from controlplane.settings import Settings
@@ -40,11 +39,6 @@ def make_provider(settings: Settings) -> Provider | None:
             raise ConfigurationError("PROVIDER", "local needs a checkout: the binary cannot run agents")
         return LocalProvider(settings.local_provider_dir, SOURCE_FOLDER)
     return None
-
-
-def make_publisher(settings: Settings) -> Publisher:
-    """Whoever is to hear of instances that came and went."""
-    return AllPublishers([])
 
 
 def make_entitlements(settings: Settings) -> Entitlements:
@@ -94,6 +88,7 @@ def make_provisioning(
     *,
     provider: Provider | None,
     board: OperationBoard,
+    publisher: Publisher,
     directory: InstanceDirectory,
     agents: AgentClient,
     clock: Clock,
@@ -114,7 +109,7 @@ def make_provisioning(
         directory=directory,
         agents=agents,
         watch=AgentWatch(agents, clock, patience),
-        publisher=make_publisher(settings),
+        publisher=publisher,
         clock=clock,
         vmids=range(settings.vmid_first, settings.vmid_last + 1),
         check_address=partial(check_agent_address, networks=settings.agent_networks),

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.control_plane_process import ROOT as ROOT_FOLDER
 from tests.control_plane_process import SECRETS, Answer, ControlPlaneProcess, call, login, run, until
 
 pytestmark = pytest.mark.timeout(300)
@@ -61,6 +62,7 @@ class Town:
             "MONGODB_DATABASE": f"test_{secrets.token_hex(8)}",
             "LOCAL_PROVIDER_DIR": str(self.machines),
             "JOURNAL": str(self.journal_file),
+            "PYTHONPATH": str(ROOT_FOLDER),
         }
         self.url = ""
         self.token = ""
@@ -68,7 +70,7 @@ class Town:
     @contextlib.contextmanager
     def process(self, die_at: str = "", die_name: str = "") -> Iterator[ControlPlaneProcess]:
         environment = {**self._environment, "DIE_AT": die_at, "DIE_NAME": die_name}
-        program = (sys.executable, "-u", "-m", "tests.crashing_control_plane")
+        program = (sys.executable, "-u", str(ROOT_FOLDER / "tests" / "crashing_control_plane.py"))
         with ControlPlaneProcess(program=program, **environment) as process:
             self.url = process.until_line(r"serving on (http://127\.0\.0\.1:\d+)").group(1)
             if not self.token:

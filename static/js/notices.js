@@ -39,8 +39,13 @@ function show(tone, iconName, sentence, error, seconds) {
     { class: `notice tone-${tone}`, role: error ? "alert" : null },
     icon(iconName),
     h("div", { class: "notice-text" }, h("p", {}, sentence), error ? explanation(error) : null),
-    h("button", { class: "quiet icon-only", type: "button", "aria-label": "Dismiss", onclick: () => notice.remove() }, icon("close")),
+    h("button", { class: "quiet icon-only", type: "button", "aria-label": "Dismiss", onclick: dismiss }, icon("close")),
   );
+  function dismiss() {
+    notice.remove();
+    (region.querySelector("button") ?? document.getElementById("main"))?.focus();
+  }
+
   region.append(notice);
   while (region.children.length > LIMIT) region.firstElementChild.remove();
   if (seconds !== null) setTimeout(() => notice.remove(), seconds * 1000);

@@ -59,6 +59,10 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     "idempotency": (IndexModel([("started_at", ASCENDING)], name="started_at", expireAfterSeconds=_DAY),),
     "console_tickets": (IndexModel([("expires_at", ASCENDING)], name="expires_at", expireAfterSeconds=0),),
     "audit": (IndexModel([("at", ASCENDING)], name="at"),),
+    "webhook_deliveries": (
+        IndexModel([("endpoint_id", ASCENDING), ("state", ASCENDING), ("next_attempt_at", ASCENDING)], name="due"),
+        IndexModel([("created_at", ASCENDING)], name="created_at", expireAfterSeconds=30 * _DAY),
+    ),
 }
 
 

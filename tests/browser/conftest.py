@@ -43,8 +43,15 @@ class Demo:
         return login(self.url, self.customer)
 
     def files(self, member: str, name: str) -> list[Path]:
-        """Where a file of that name lies in the agent's folder, its half-written copies and its backups included."""
-        return sorted((self.folder / "agents" / member).rglob(f"*{name}*"))
+        """Where a file of that name lies among the server's."""
+        return sorted((self._data(member) / "files").rglob(name))
+
+    def half_files(self, member: str) -> list[Path]:
+        """What an upload has written so far, which is not among the server's files yet."""
+        return sorted((self._data(member) / "staging").glob("*.partial"))
+
+    def _data(self, member: str) -> Path:
+        return self.folder / "agents" / member / "data"
 
 
 @pytest.fixture(scope="session")

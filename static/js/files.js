@@ -127,7 +127,7 @@ export function filesPanel({ instance, uploads }) {
     }
   }
 
-  const stop = uploads.onChange(draw);
+  const stops = [uploads.onChange(draw), uploads.watch(instance.id)];
   draw();
-  return { element, destroy: stop };
+  return { element, destroy: () => stops.forEach((stop) => stop()) };
 }

@@ -1,7 +1,7 @@
 """One demo for all browser tests; a browser for each file, ended with it.
 
-Playwright's synchronous interface keeps an event loop running in the thread of the tests. It ends with the file, so that
-tests which run loops of their own may follow in the same session.
+Playwright's synchronous interface keeps an event loop running in the thread of the tests. It ends with the file, so
+that tests which run loops of their own may follow in the same session.
 """
 
 from __future__ import annotations

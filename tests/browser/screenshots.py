@@ -75,7 +75,6 @@ def _take(browser: Browser, demo: dict[str, Any], folder: Path, suffix: str, sha
         [{"name": name, "mimeType": "application/octet-stream", "buffer": bytes(size)} for name, size in _FILES]
     )
     expect(page.get_by_label("Uploads").get_by_text("uploaded")).to_have_count(len(_FILES))
-    page.get_by_role("button", name="Dismiss", exact=True).first.wait_for()
     shoot("files")
     visitor.close()
 

@@ -1,4 +1,4 @@
-"""What holds on every view: the keyboard suffices, secrets stay where they belong, a phone suffices, words are plain."""
+"""What holds on every view: the keyboard suffices, secrets stay where they belong, a phone is enough."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_tokens_are_in_memory_alone_and_a_reload_keeps_the_session(visitor: Visi
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-def test_a_session_that_ends_elsewhere_is_said_and_one_comes_back_to_the_same_place(
+def test_a_session_that_ended_elsewhere_is_said_and_one_returns_to_the_same_place(
     customer: Visitor, demo: Demo
 ) -> None:
     customer.expected.append(r"status of 401 .*Unauthorized")
@@ -184,8 +184,9 @@ CONTRASTS = """() => {
       .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
-  const pairs = [["--text", "--ground"], ["--text", "--surface"], ["--text-quiet", "--ground"], ["--text-quiet", "--surface"],
-    ["--text-quiet", "--sunken"], ["--accent", "--surface"], ["--accent", "--busy-soft"], ["--on-accent", "--accent"],
+  const pairs = [["--text", "--ground"], ["--text", "--surface"], ["--text-quiet", "--ground"],
+    ["--text-quiet", "--surface"], ["--text-quiet", "--sunken"], ["--accent", "--surface"],
+    ["--accent", "--busy-soft"], ["--on-accent", "--accent"],
     ...["ok", "busy", "warn", "bad", "idle"].map((tone) => [`--${tone}`, `--${tone}-soft`])];
   return Object.fromEntries(pairs.map(([front, back]) => {
     const [high, low] = [light(front), light(back)].sort((a, b) => b - a);
@@ -212,7 +213,8 @@ def test_events_of_kinds_that_the_page_does_not_know_reach_whoever_listens(visit
             bus.tell(event, JSON.parse(data));
           });
           parser.feed('id: a-1\\nevent: operation\\ndata: {"id":"op_1"}\\n\\nevent: bil');
-          parser.feed('ling\\r\\ndata: {"plan":"small"}\\r\\n\\r\\n: keepalive\\n\\nevent: never heard of\\ndata: 1\\n\\n');
+          parser.feed('ling\\r\\ndata: {"plan":"small"}\\r\\n\\r\\n: keepalive\\n\\n');
+          parser.feed('event: never heard of\\ndata: 1\\n\\n');
           failing();
           stop();
           parser.feed('event: billing\\ndata: {"plan":"large"}\\n\\n');

@@ -18,9 +18,9 @@ PATIENCE_MILLISECONDS = 20_000
 TAB_LIMIT = 60
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
 _SECRET_IN_ADDRESS = re.compile(r"[?#&;].*(token|ticket|secret|password|bearer)|eyJ", re.IGNORECASE)
 
 
@@ -40,8 +40,8 @@ def chromium() -> Iterator[Browser]:
 class Visitor:
     """One browser context: nothing is shared with other visitors.
 
-    `complaints` are console errors and warnings (violations of the policy among them) and uncaught exceptions; those that
-    match one of `expected` are left out.
+    `complaints` are console errors and warnings (violations of the policy among them) and uncaught exceptions, but for
+    those that match one of `expected`.
     """
 
     def __init__(self, browser: Browser, url: str, **context: Any) -> None:

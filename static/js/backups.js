@@ -45,6 +45,7 @@ export function backupsPanel({ instance, api, events }) {
   element.append(empty);
   const reading = new AbortController();
   const rows = new Map();
+  let isBusy = underWay.has(instance.id);
   let backups = null;
   let again = 0;
 
@@ -147,8 +148,15 @@ export function backupsPanel({ instance, api, events }) {
       complain(error, failed);
     } finally {
       end(instance);
-      if (!reading.signal.aborted) load();
     }
+  }
+
+  // What began in this panel may end in its successor, which knows of it by this alone.
+  function changed() {
+    const hasEnded = isBusy && !underWay.has(instance.id);
+    isBusy = underWay.has(instance.id);
+    draw();
+    if (hasEnded) load();
   }
 
   function tick() {
@@ -159,7 +167,7 @@ export function backupsPanel({ instance, api, events }) {
   const stopEvents = events.on("backup", ({ instanceId }) => {
     if (instanceId === instance.id && !underWay.has(instance.id)) load();
   });
-  watchers.add(draw);
+  watchers.add(changed);
   const ticking = setInterval(tick, TICK);
   draw();
   load();
@@ -168,7 +176,7 @@ export function backupsPanel({ instance, api, events }) {
     destroy() {
       reading.abort();
       stopEvents();
-      watchers.delete(draw);
+      watchers.delete(changed);
       clearInterval(ticking);
       clearTimeout(again);
     },

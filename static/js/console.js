@@ -68,10 +68,7 @@ export function consolePanel({ instance, session, store }) {
       left = { from: left?.from ?? seq, to: seq, reason: "too_much" };
     },
     gap: (missing) => terminal.mark(gap(missing)),
-    began: () => {
-      terminal.clear();
-      terminal.mark("The console began anew; what came before may be missing");
-    },
+    began: () => terminal.clear(), // that it began anew is said by the gap that follows
     upstream: (state) => {
       upstream = state.connected ? null : { reason: state.reason, retryAt: Date.now() + (state.retryInSeconds ?? 0) * 1000 };
       draw();

@@ -39,8 +39,8 @@ class Demo:
         found: dict[str, Any] = next(agent for agent in self.description["agents"] if agent["vmid"] == vmid)
         return found
 
-    def token(self) -> str:
-        return login(self.url, self.customer)
+    def token(self, account: str = "customer") -> str:
+        return login(self.url, self.description[account])
 
     def files(self, member: str, name: str) -> list[Path]:
         """Where a file of that name lies among the server's."""

@@ -151,6 +151,22 @@ def test_a_console_that_was_cut_comes_back_and_goes_on(customer: Visitor, demo: 
     assert text.count("World ready") == 1, "what was shown already is not shown again"
 
 
+def test_a_suspension_closes_the_console_and_its_end_opens_it_again(customer: Visitor, demo: Demo) -> None:
+    admin = demo.token("admin")
+    customer.open("Workshop")
+    console = customer.page.locator(".console-status")
+    expect(console).to_have_text("Live")
+    path = f"/api/admin/instances/{WORKSHOP}"
+    assert call(demo.url, "POST", f"{path}/suspend", {"reason": "An invoice is open."}, admin).status == 200
+    expect(customer.state).to_contain_text("Suspended")
+    expect(customer.state).to_contain_text("An invoice is open.")
+    expect(console).to_have_text("The instance is suspended.")
+    expect(customer.page.get_by_role("button", name="Stop")).to_be_disabled()
+    assert call(demo.url, "POST", f"{path}/unsuspend", None, admin).status == 200
+    expect(customer.state).to_contain_text("Ready")
+    expect(console).to_have_text("Live")
+
+
 def test_a_killed_agent_is_said_with_what_is_known_and_what_is_not(customer: Visitor, demo: Demo) -> None:
     customer.open("Emberfall")
     expect(customer.state).to_contain_text("Ready")
@@ -208,6 +224,19 @@ def test_a_cancelled_upload_leaves_nothing_behind(customer: Visitor, demo: Demo,
     expect(uploads.get_by_role("listitem")).to_have_count(0)
 
 
+def test_a_refused_upload_says_why(customer: Visitor, demo: Demo) -> None:
+    customer.expected.append(r"status of 4\d\d")
+    customer.open("Oakvale", "Files")
+    page = customer.page
+    page.get_by_label("Folder on the server").fill("../../elsewhere")
+    file = {"name": "x.txt", "mimeType": "text/plain", "buffer": b"x"}
+    page.get_by_label("Choose files").set_input_files([file])  # type: ignore[list-item]
+    item = page.get_by_label("Uploads").get_by_role("listitem")
+    expect(item).to_contain_text("Not uploaded")
+    expect(item).to_contain_text("path")
+    assert demo.files("oakvale", "x.txt") == []
+
+
 def test_a_backup_brings_a_files_old_content_back(customer: Visitor, demo: Demo, tmp_path: Path) -> None:
     file = tmp_path / "rules.txt"
     customer.open("Oakvale", "Files")
@@ -249,6 +278,31 @@ def test_a_backup_brings_a_files_old_content_back(customer: Visitor, demo: Demo,
     delete.click()
     dialog.get_by_role("button", name="Delete it").click()
     expect(delete).to_have_count(0)
+
+
+def test_a_backup_under_way_is_shown_until_it_is_made(customer: Visitor) -> None:
+    customer.open("Oakvale", "Backups")
+    page = customer.page
+    held: list[Any] = []
+    page.route("**/backups", lambda route: held.append(route))
+    create = page.get_by_role("button", name="Create a backup")
+    create.click()
+    page.get_by_role("dialog").get_by_label("Name").fill("slow")
+    page.keyboard.press("Enter")
+    progress = page.get_by_role("status").filter(has_text="Making a backup")
+    expect(progress).to_be_visible()
+    expect(create).to_be_disabled()
+    create.click(force=True)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    customer.panel("Files")
+    customer.panel("Backups")
+    expect(progress).to_be_visible()  # it goes on while one looks elsewhere
+    until(lambda: page.evaluate("1") and held)
+    held[0].continue_()
+    page.get_by_role("button", name="Delete slow").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete it").click()
+    expect(page.get_by_role("heading", name="No backups yet")).to_be_visible()
+    expect(progress).to_be_hidden()
 
 
 def test_a_backup_made_elsewhere_appears_by_itself(customer: Visitor, demo: Demo) -> None:

@@ -19,7 +19,7 @@ export function consolePanel({ instance, session, store }) {
     type: "search",
     "aria-label": "Search the output",
     placeholder: "Search the output",
-    oninput: () => terminal.find(searchInput.value, 1, { isIncremental: true }),
+    oninput: () => terminal.findLatest(searchInput.value),
     onkeydown: (event) => {
       if (event.key !== "Enter") return;
       event.preventDefault();
@@ -94,9 +94,9 @@ export function consolePanel({ instance, session, store }) {
   async function send(command) {
     terminal.echo(command);
     const code = await socket.command(command);
-    if (code !== null) return refusal(code);
+    if (code !== null) terminal.mark(refusal(code));
     terminal.toEnd();
-    return null;
+    return code === null ? null : refusal(code);
   }
 
   function clear() {

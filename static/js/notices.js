@@ -51,10 +51,10 @@ function show(tone, iconName, sentence, error, seconds) {
   if (seconds !== null) setTimeout(() => notice.remove(), seconds * 1000);
 }
 
-// The small print of an error: what to do next, and the request id for whom it may concern.
+// The small print of an error: what to do next, and where the fault is not one's own, the request id for whom to tell.
 export function explanation(error) {
   const hint = error instanceof ApiError ? error.hint : "";
-  const requestId = error instanceof ApiError ? error.requestId : null;
+  const requestId = error instanceof ApiError && error.status >= 500 ? error.requestId : null;
   return h(
     "div",
     { class: "explanation" },

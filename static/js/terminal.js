@@ -121,10 +121,16 @@ export class Terminal {
     this.#screen.scrollToBottom();
   }
 
-  find(text, direction, { isIncremental = false } = {}) {
+  findLatest(text) {
+    this.#screen.clearSelection(); // the search goes on from what is selected, or else from the end
+    this.find(text, -1);
+  }
+
+  // `direction` below zero goes to what is older.
+  find(text, direction) {
     if (!text) this.#search.clearDecorations();
     else if (direction < 0) this.#search.findPrevious(text, { decorations: DECORATIONS });
-    else this.#search.findNext(text, { decorations: DECORATIONS, incremental: isIncremental });
+    else this.#search.findNext(text, { decorations: DECORATIONS });
   }
 
   endSearch() {

@@ -92,13 +92,17 @@ def test_a_command_is_answered_in_the_console_and_nothing_in_it_is_markup(custom
     expect(customer.screen).to_contain_text("<img src=x onerror=alert(1)> good morning")
     customer.say("status")
     expect(customer.screen).to_contain_text("finds kept")
+    customer.say("say finds kept")
+    expect(customer.screen).to_contain_text("[Server] finds kept")
     line = page.get_by_label("Command", exact=True)
-    line.press("ArrowUp")
-    line.press("ArrowUp")
+    for _ in range(3):
+        line.press("ArrowUp")
     expect(line).to_have_value("say <img src=x onerror=alert(1)> good morning")
     line.press("Control+f")
     page.get_by_role("searchbox", name="Search the output").fill("finds kept")
-    expect(page.get_by_text("1 of 1")).to_be_visible()
+    expect(page.get_by_text("3 of 3")).to_be_visible()  # the latest first, then older ones
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("2 of 3")).to_be_visible()
     page.keyboard.press("Escape")
     expect(line).to_be_focused()
 
@@ -181,6 +185,7 @@ def test_a_killed_agent_is_said_with_what_is_known_and_what_is_not(customer: Vis
     )
     customer.say("say is anybody there")
     expect(customer.page.get_by_role("alert")).to_contain_text("Not sent: the agent's console is not connected.")
+    expect(customer.screen).to_contain_text("Not sent: the agent's console is not connected.")
     customer.page.get_by_role("navigation", name="Main").get_by_role("link", name="Fleet").click()
     customer.page.get_by_role("button", name="Needs attention").click()
     expect(customer.row("Emberfall")).to_contain_text("Unreachable")

@@ -13,9 +13,9 @@ let timer = 0;
 // Gathered for a moment: a fleet that restarts is one announcement, not fifty.
 export function announce(sentence) {
   waiting.push(sentence);
-  clearTimeout(timer);
-  timer = setTimeout(() => {
-    const said = waiting.length > 4 ? `${waiting.length} changes` : waiting.join(" ");
+  timer ||= setTimeout(() => {
+    timer = 0;
+    const said = waiting.length > LIMIT ? `${waiting.length} changes.` : waiting.join(" ");
     document.getElementById("announcer").textContent = said;
     waiting = [];
   }, ANNOUNCEMENT_PAUSE);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 from pathlib import Path
@@ -153,6 +154,33 @@ def test_a_console_that_was_cut_comes_back_and_goes_on(customer: Visitor, demo: 
     expect(customer.screen).to_contain_text("after the cut")
     text = customer.screen.inner_text()
     assert text.count("World ready") == 1, "what was shown already is not shown again"
+
+
+def test_a_token_that_ends_soon_is_renewed_on_the_same_socket(customer: Visitor) -> None:
+    sent: list[dict[str, Any]] = []
+
+    def hurried(socket: Any) -> None:
+        server = socket.connect_to_server()
+
+        def from_page(text: str) -> None:
+            message = json.loads(text)
+            sent.append(message)
+            server.send(text)
+            if message.get("command") == "say hurry":
+                socket.send('{"event":"tokenExpiring"}')
+
+        socket.on_message(from_page)
+
+    customer.page.route_web_socket("**/console", hurried)
+    customer.open("Oakvale")
+    with customer.page.expect_response("**/api/auth/refresh") as renewing:
+        customer.say("say hurry")
+    fresh = renewing.value.json()["accessToken"]
+    until(lambda: customer.page.evaluate("true") and len(sent) == 3)
+    customer.say("say still here")
+    expect(customer.screen).to_contain_text("[Server] still here")
+    assert [message["event"] for message in sent] == ["auth", "command", "auth", "command"]
+    assert sent[2]["token"] == fresh
 
 
 def test_a_suspension_closes_the_console_and_its_end_opens_it_again(customer: Visitor, demo: Demo) -> None:

@@ -28,7 +28,7 @@ export function consolePanel({ instance, session, store }) {
   });
   const searchBar = h(
     "div",
-    { class: "console-search", role: "search", hidden: true },
+    { class: "console-search", role: "search", "aria-label": "The output", hidden: true },
     searchInput,
     found,
     tool("up", "Previous find", () => terminal.find(searchInput.value, -1)),

@@ -230,3 +230,50 @@ def test_a_violation_of_the_policy_would_be_noticed(visitor: Visitor) -> None:
     visitor.page.evaluate("() => document.querySelector('h1').setAttribute('style', 'color: red')")
     assert any("Content Security Policy" in complaint for complaint in visitor.complaints)
     visitor.expected.append("Content Security Policy")
+
+
+def test_the_page_works_by_either_name_of_the_demo(visit: Callable[..., Visitor], demo: Demo) -> None:
+    visitor = visit(base_url=demo.url.replace("127.0.0.1", "localhost"))
+    visitor.sign_in(demo.customer)
+    visitor.open("Oakvale")
+    expect(visitor.page.locator(".console-status")).to_have_text("Live")
+
+
+NAMELESS = """() => [...document.querySelectorAll("button, a[href], input, progress, dialog, [role]")]
+  .filter((element) => element.checkVisibility() && !element.matches("[role=presentation], [role=status], [role=alert]"))
+  .filter((element) => !(element.ariaLabel || element.textContent.trim() || element.labels?.[0]?.textContent.trim()
+    || element.getAttribute("aria-labelledby") || element.closest(".xterm")))
+  .map((element) => element.outerHTML.slice(0, 120))"""
+
+
+def test_whatever_can_be_used_has_a_name_and_each_view_one_heading_and_one_main(visitor: Visitor, demo: Demo) -> None:
+    page = visitor.page
+
+    def check(view: str) -> None:
+        assert page.evaluate(NAMELESS) == [], view
+        assert page.locator("h1:visible").count() == 1, view
+        assert page.locator("main:visible").count() == 1, view
+
+    page.goto("/#/forgotten")
+    page.get_by_role("heading", name="Forgot the password?").wait_for()
+    check("forgotten")
+    page.goto("/")
+    page.get_by_role("heading", name="Sign in").wait_for()
+    check("sign-in")
+    visitor.sign_in(demo.customer)
+    expect(visitor.row("Oakvale")).to_be_visible()
+    check("fleet")
+    visitor.open("Oakvale")
+    expect(page.locator(".console-status")).to_have_text("Live")
+    page.get_by_label("Command", exact=True).press("Control+f")
+    check("console")
+    visitor.panel("Backups")
+    page.get_by_role("button", name="Create a backup").click()
+    check("backups, with its dialog")
+    page.keyboard.press("Escape")
+    visitor.panel("Files")
+    page.get_by_label("Choose files").wait_for(state="attached")
+    check("files")
+    page.goto("/#/instances/gs_none")
+    page.get_by_role("heading", name="There is no such instance").wait_for()
+    check("missing")

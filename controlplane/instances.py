@@ -10,7 +10,7 @@ import bisect
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -43,6 +43,7 @@ class Registration:
     owner_id: str
     https: bool = False
     ide_port: int = 8080
+    game_port: int | None = None
 
 
 class InstanceDirectory:
@@ -151,6 +152,7 @@ class InstanceDirectory:
             port=registration.port,
             https=registration.https,
             ide_port=registration.ide_port,
+            game_port=registration.game_port,
             sealed_token=self.seal_token(instance_id, registration.token),
             created_at=self._clock.now(),
         )
@@ -169,20 +171,14 @@ class InstanceDirectory:
     async def move(self, instance_id: str, where: MachineAddress) -> Instance:
         """Its machine has another address now. Nothing is written where it has not."""
         known = await self.fetch(instance_id)
-        if known is not None and (known.address, known.port, known.ide_port, known.https) == (
-            where.address,
-            where.port,
-            where.ide_port,
-            where.https,
-        ):
+        changes = asdict(where)
+        if known is not None and all(getattr(known, name) == value for name, value in changes.items()):
             return known
-        return await self.update(
-            instance_id,
-            {"address": where.address, "port": where.port, "ide_port": where.ide_port, "https": where.https},
-        )
+        return await self.update(instance_id, changes)
 
     async def update(self, instance_id: str, changes: Mapping[str, Any]) -> Instance:
-        """`changes` may hold name, vmid, address, port, https, ide_port, owner_id and token (the new agent secret)."""
+        """`changes` may hold name, vmid, address, port, https, ide_port, game_port, owner_id and token (the new agent
+        secret)."""
         if "owner_id" in changes:
             await self._require_owner(changes["owner_id"])
 
@@ -200,6 +196,13 @@ class InstanceDirectory:
 
     async def set_suspension(self, instance_id: str, suspension: Suspension | None) -> Instance:
         return await self._write(instance_id, lambda current: replace(current, suspension=suspension))
+
+    async def set_published(self, instance_id: str, *, published: bool) -> Instance:
+        """Nothing is written where it is so already. Raises NotFound."""
+        current = await self._repository.get(instance_id)
+        if current is not None and current.deleted_at is None and current.published is published:
+            return current
+        return await self._write(instance_id, lambda each: replace(each, published=published))
 
     async def remove(self, instance_id: str) -> None:
         """The record becomes a tombstone; the container itself is not touched."""

@@ -26,6 +26,8 @@ from controlplane.ports import Clock, StorageProbe, UserRepository
 from controlplane.provisioning.service import ProvisioningService
 from controlplane.proxying.console_hub import ConsoleHub
 from controlplane.proxying.upload import Uploads
+from controlplane.publishing.publisher import InstancePublisher
+from controlplane.publishing.webhooks import Webhooks
 from controlplane.settings import Settings
 
 
@@ -89,6 +91,8 @@ class Services:
     events: EventHub
     backups: BackupService
     uploads: Uploads
+    webhooks: Webhooks
+    publisher: InstancePublisher
     idempotency: Idempotency
     audit: AuditTrail
     provisioning: ProvisioningService

@@ -77,6 +77,11 @@ class Settings:
     uploads_per_user: int
     upload_idle_seconds: float
     drain_seconds: float
+    edge_token: str | None = field(repr=False)
+    edge_control_plane_url: str
+    edge_ide_entry_points: tuple[str, ...]
+    edge_ide_tls: bool
+    dev_ide_host_suffix: str | None
     smtp: SmtpSettings | None
     proxmox: ProxmoxSettings | None
     lxd: LxdSettings | None
@@ -104,7 +109,6 @@ class Settings:
     orphan_sweep_seconds: float
     orphan_grace_seconds: float
     local_provider_dir: Path
-    local_provider_die_with_parent: bool
 
     @property
     def agent_stale_after_seconds(self) -> float:
@@ -148,6 +152,11 @@ class Settings:
             uploads_per_user=reader.integer("UPLOADS_PER_USER", 4, low=1, high=100),
             upload_idle_seconds=reader.number("UPLOAD_IDLE_SECONDS", 60.0, low=0.1, high=3600),
             drain_seconds=reader.number("DRAIN_SECONDS", 10.0, low=0, high=300),
+            edge_token=reader.secret("EDGE_TOKEN") if env.get("EDGE_TOKEN") else None,
+            edge_control_plane_url=reader.url("EDGE_CONTROL_PLANE_URL", f"http://127.0.0.1:{port}"),
+            edge_ide_entry_points=reader.words("EDGE_IDE_ENTRY_POINTS", "websecure"),
+            edge_ide_tls=reader.flag("EDGE_IDE_TLS", True),
+            dev_ide_host_suffix=reader.text("DEV_IDE_HOST_SUFFIX", "") or None,
             smtp=reader.smtp(),
             proxmox=read_proxmox(reader),
             lxd=read_lxd(reader),
@@ -175,7 +184,6 @@ class Settings:
             orphan_sweep_seconds=reader.number("ORPHAN_SWEEP_SECONDS", 60.0, low=0.1, high=86_400),
             orphan_grace_seconds=reader.number("ORPHAN_GRACE_SECONDS", 600.0, low=0, high=86_400),
             local_provider_dir=Path(reader.text("LOCAL_PROVIDER_DIR", "machines")),
-            local_provider_die_with_parent=reader.flag("LOCAL_PROVIDER_DIE_WITH_PARENT", False),
         )
 
 
@@ -226,6 +234,9 @@ class _Reader:
         if value not in allowed:
             raise ConfigurationError(name, f"{value!r} is not one of {', '.join(allowed)}")
         return value
+
+    def words(self, name: str, default: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in self.text(name, default).split(",") if part.strip())
 
     def address(self, name: str, default: str) -> str:
         value = self.text(name, default)

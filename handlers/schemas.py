@@ -65,6 +65,7 @@ INSTANCE_REGISTRATION = BodySchema(
         "ownerId": {**_ID, "required": True},
         "https": {"type": "boolean", "default": False},
         "idePort": {**_PORT, "default": 8080},
+        "gamePort": {**_PORT, "nullable": True, "default": None},
     }
 )
 INSTANCE_UPDATE = BodySchema(
@@ -77,6 +78,7 @@ INSTANCE_UPDATE = BodySchema(
         "ownerId": _ID,
         "https": {"type": "boolean"},
         "idePort": _PORT,
+        "gamePort": {**_PORT, "nullable": True},
     }
 )
 SUSPENSION = BodySchema({"reason": _REASON})
@@ -109,3 +111,17 @@ PROVISIONING = BodySchema(
 OPERATION_LIST = QuerySchema(
     {**_PAGE, "state": {"type": "string", "allowed": ["any", "underWay", "needsAdministrator"], "default": "any"}}
 )
+
+WEBHOOK = BodySchema(
+    {
+        "url": {"type": "string", "required": True, "minlength": 8, "maxlength": 2048, "check_with": "header_safe"},
+        "events": {
+            "type": "list",
+            "required": True,
+            "minlength": 1,
+            "maxlength": 20,
+            "schema": {"type": "string", "maxlength": 64},
+        },
+    }
+)
+WEBHOOK_DELIVERY_LIST = QuerySchema({**_PAGE, "state": {"type": "string", "allowed": ["pending", "delivered", "dead"]}})

@@ -18,6 +18,7 @@ import uvloop
 
 from controlplane.agents.client import AgentClient
 from controlplane.errors import AgentError
+from controlplane.listener import open_listener
 from controlplane.models import InstanceKind, Machine, MachineAddress, MachineSpec, Operation, Phase
 from controlplane.observability.logs import configure_logging
 from controlplane.ports import Provider
@@ -29,9 +30,7 @@ from controlplane.wiring import ControlPlane, open_database
 from handlers.server import ApiServer
 
 ROOT = Path(__file__).resolve().parent.parent
-NEVER_READY = WorkloadProfile(
-    command=("/bin/sh", "-c", "exec sleep 600"), ready_pattern="this is never said", stop_line="exit"
-)
+NEVER_READY = WorkloadProfile(command=("/bin/sh",), ready_pattern="this is never said", stop_line="exit")
 
 
 class FaultPoint:
@@ -150,6 +149,7 @@ async def serve(environment: Mapping[str, str]) -> None:
     provider: Provider = watched
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    listener = open_listener(settings.http_address, settings.http_port)
     async with open_database(settings) as database:
         plane = ControlPlane(settings, database, provider=provider)
         runner = plane.provisioning.runner
@@ -158,9 +158,9 @@ async def serve(environment: Mapping[str, str]) -> None:
             runner._effects, fault, journal, plane.services.agents, watched
         )
         server = ApiServer(plane.services)
-        port = server.listen()
+        server.listen(listener)
         await plane.start()
-        print(f"serving on http://127.0.0.1:{port}", flush=True)
+        print(f"serving on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
         await told.wait()
         await server.drain(limit_seconds=1)
         await plane.stop()

@@ -7,8 +7,9 @@ import asyncio
 from controlplane.agents.client import AgentClient
 from controlplane.instances import InstanceDirectory
 from controlplane.models import Entitlement, Instance, InstanceKind, Operation, Principal, Role, User
+from controlplane.provisioning.agent_watch import AgentWatch, Patience
 from controlplane.provisioning.board import OperationBoard
-from controlplane.provisioning.effects import Effects, Patience
+from controlplane.provisioning.effects import Effects
 from controlplane.provisioning.entitlements import FixedEntitlements
 from controlplane.provisioning.machine import Policy
 from controlplane.provisioning.orphans import OrphanSweep
@@ -56,24 +57,25 @@ class ProvisioningHouse:
         )
         self.board = OperationBoard(self.operations)
         self.board.add_listener(self.seen.append)
+        agents = AgentClient(
+            self.transport,
+            poll_timeout_seconds=1,
+            action_timeout_seconds=1,
+            backup_timeout_seconds=1,
+            body_limit_bytes=1 << 16,
+        )
+        patience = Patience(boot_seconds=60, ready_seconds=120, ready_checks=3, ready_interval_seconds=1)
         self.effects = Effects(
             provider=self.provider,
             reservations=self.reservations,
             directory=self.directory,
-            agents=AgentClient(
-                self.transport,
-                poll_timeout_seconds=1,
-                action_timeout_seconds=1,
-                backup_timeout_seconds=1,
-                body_limit_bytes=1 << 16,
-            ),
+            agents=agents,
+            watch=AgentWatch(agents, self.clock, patience, self.sleep),
             publisher=self.publisher,
             clock=self.clock,
-            patience=Patience(boot_seconds=60, ready_seconds=120, ready_checks=3, ready_interval_seconds=1),
             vmids=vmids,
             check_address=lambda _address: None,
             on_stored=self.stored.append,
-            sleep=self.sleep,
         )
         self.runner = self.make_runner("first")
         self.second_runner = self.make_runner("second")

@@ -25,8 +25,9 @@ from controlplane.errors import (
 from controlplane.models import Operation, OperationError, Phase
 from controlplane.ports import Clock, OperationRepository
 from controlplane.provisioning import machine
+from controlplane.provisioning.agent_watch import TookTooLong
 from controlplane.provisioning.board import OperationBoard
-from controlplane.provisioning.effects import Effects, Facts, TookTooLong
+from controlplane.provisioning.effects import Effects, Facts
 
 logger = logging.getLogger(__name__)
 

@@ -97,6 +97,8 @@ def _to_document(instance: Instance) -> Document:
         "port": instance.port,
         "https": instance.https,
         "ide_port": instance.ide_port,
+        "game_port": instance.game_port,
+        "published": instance.published,
         "sealed_token": instance.sealed_token,
         "created_at": instance.created_at,
         "suspension": from_suspension(instance.suspension),
@@ -124,6 +126,9 @@ def _to_instance(row: Document) -> Instance:
         suspension=to_suspension(row["suspension"]),
         revision=row["revision"],
         deleted_at=row["deleted_at"],
-        provider=row.get("provider"),  # rows of before there was provisioning have neither
+        # Not in records of earlier versions.
+        game_port=row.get("game_port"),
+        published=row.get("published", True),
+        provider=row.get("provider"),
         operation_id=row.get("operation_id"),
     )

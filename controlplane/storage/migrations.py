@@ -63,6 +63,10 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     ),
     "console_tickets": (IndexModel([("expires_at", ASCENDING)], name="expires_at", expireAfterSeconds=0),),
     "audit": (IndexModel([("at", ASCENDING)], name="at"),),
+    "webhook_deliveries": (
+        IndexModel([("endpoint_id", ASCENDING), ("state", ASCENDING), ("next_attempt_at", ASCENDING)], name="due"),
+        IndexModel([("created_at", ASCENDING)], name="created_at", expireAfterSeconds=30 * _DAY),
+    ),
     "operations": (
         IndexModel([("key", ASCENDING)], name="key", unique=True, partialFilterExpression={"is_keyed": True}),
         IndexModel(

@@ -53,6 +53,7 @@ from controlplane.settings import Settings
 from controlplane.storage.database import Database
 from controlplane.wiring.database import Repositories, prepare_database
 from controlplane.wiring.provisioning import make_provider, make_provisioning
+from controlplane.wiring.publishing import make_publishing
 
 logger = logging.getLogger(__name__)
 
@@ -108,11 +109,20 @@ class ControlPlane:
         live = LiveConnections(authenticator)
         audit = AuditTrail(repositories.audit, clock, metrics.audit_dropped)
         console_tickets = ConsoleTickets(repositories.console_tickets, authenticator, clock)
+        self._publishing = make_publishing(
+            database,
+            repositories,
+            directory=directory,
+            secret_box=secret_box,
+            clock=clock,
+            owner=self._owner,
+        )
         self.provisioning = make_provisioning(
             settings,
             repositories,
             provider=provider or make_provider(settings, repositories, agents),
             board=board,
+            publisher=self._publishing.publisher,
             directory=directory,
             agents=agents,
             clock=clock,
@@ -191,6 +201,8 @@ class ControlPlane:
                     _dial_console, check_dial=check_dial, tls=tls, timeout_seconds=settings.agent_timeout_seconds
                 ),
             ),
+            webhooks=self._publishing.webhooks,
+            publisher=self._publishing.publisher,
             idempotency=Idempotency(repositories.idempotency, secret_box, clock),
             audit=audit,
             provisioning=self.provisioning.service,
@@ -242,6 +254,7 @@ class ControlPlane:
             Job("consoles", services.consoles.run_once, 1, 10),
             Job("live", services.live.check, 1.5, 10),
             Job("audit", services.audit.flush, 5, 30),
+            *self._publishing.jobs(),
             *self.provisioning.jobs(services.settings),
         ):
             self._jobs.start(job)
@@ -258,6 +271,7 @@ class ControlPlane:
             await self._write_what_waits()
         await services.sessions.close()
         await services.resets.close()
+        self._publishing.close()
         await self._transport.close()
         self._hasher.close()
 

@@ -1,4 +1,4 @@
-"""What provisioning is made of: the provider that the settings name, the publishers, the service and its jobs."""
+"""What provisioning is made of: the provider that the settings name, the service and its jobs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from controlplane.instances import InstanceDirectory
 from controlplane.jobs import Job
 from controlplane.models import Entitlement, Instance, InstanceKind
 from controlplane.ports import Clock, Entitlements, Provider, Publisher
+from controlplane.provisioning.agent_watch import AgentWatch, Patience
 from controlplane.provisioning.board import OperationBoard
-from controlplane.provisioning.effects import Effects, Patience
+from controlplane.provisioning.effects import Effects
 from controlplane.provisioning.entitlements import FixedEntitlements
 from controlplane.provisioning.local import LocalProvider
 from controlplane.provisioning.machine import Policy
 from controlplane.provisioning.orphans import OrphanSweep
-from controlplane.provisioning.publishers import AllPublishers
 from controlplane.provisioning.runner import OperationRunner
 from controlplane.provisioning.service import ProvisioningService
 from controlplane.settings import Settings
@@ -38,11 +38,7 @@ def make_provider(settings: Settings, repositories: Repositories, agents: AgentC
     if settings.provider == "local":
         if getattr(sys, "frozen", False):
             raise ConfigurationError("PROVIDER", "local needs a checkout: the binary cannot run agents")
-        return LocalProvider(
-            settings.local_provider_dir,
-            SOURCE_FOLDER,
-            dies_with_parent=settings.local_provider_die_with_parent,
-        )
+        return LocalProvider(settings.local_provider_dir, SOURCE_FOLDER)
     if settings.provider == "proxmox":
         return make_proxmox(settings)
     if settings.provider == "lxd":
@@ -50,11 +46,6 @@ def make_provider(settings: Settings, repositories: Repositories, agents: AgentC
     if settings.provider == "static":
         return make_static(settings, repositories.static_claims, agents)
     return None
-
-
-def make_publisher(settings: Settings) -> Publisher:
-    """Whoever is to hear of instances that came and went."""
-    return AllPublishers([])
 
 
 def make_entitlements(settings: Settings) -> Entitlements:
@@ -104,6 +95,7 @@ def make_provisioning(
     *,
     provider: Provider | None,
     board: OperationBoard,
+    publisher: Publisher,
     directory: InstanceDirectory,
     agents: AgentClient,
     clock: Clock,
@@ -112,19 +104,20 @@ def make_provisioning(
 ) -> Provisioning:
     """`owner` names this process; `on_stored` is told of each new instance."""
     provider_name = None if provider is None else provider.name
+    patience = Patience(
+        boot_seconds=settings.provision_boot_seconds,
+        ready_seconds=settings.provision_ready_seconds,
+        ready_checks=settings.provision_ready_checks,
+        ready_interval_seconds=settings.provision_ready_interval_seconds,
+    )
     effects = Effects(
         provider=provider,
         reservations=repositories.vmids,
         directory=directory,
         agents=agents,
-        publisher=make_publisher(settings),
+        watch=AgentWatch(agents, clock, patience),
+        publisher=publisher,
         clock=clock,
-        patience=Patience(
-            boot_seconds=settings.provision_boot_seconds,
-            ready_seconds=settings.provision_ready_seconds,
-            ready_checks=settings.provision_ready_checks,
-            ready_interval_seconds=settings.provision_ready_interval_seconds,
-        ),
         vmids=range(settings.vmid_first, settings.vmid_last + 1),
         check_address=partial(check_agent_address, networks=settings.agent_networks),
         on_stored=on_stored,

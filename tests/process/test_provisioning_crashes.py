@@ -21,10 +21,12 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.control_plane_process import SECRETS, Answer, ControlPlaneProcess, call, login, until
+from tests.control_plane_process import ROOT as ROOT_FOLDER
+from tests.control_plane_process import SECRETS, Answer, ControlPlaneProcess, call, login, run, until
 
 pytestmark = pytest.mark.timeout(300)
 
+ROOT = {"email": "root@example.org", "password": "correct horse battery"}
 ADA = {"email": "ada@example.org", "password": "correct horse battery"}
 SETTINGS = {
     **SECRETS,
@@ -46,7 +48,6 @@ SETTINGS = {
 PROVISIONING = (
     *("requested", "reserved", "creating", "booting", "agentConnected", "readyCheck", "persisting", "publishing"),
 )
-FINISHED_WELL = {"succeeded", "rolledBack", "deleted", "suspended", "unsuspended"}
 
 
 class Town:
@@ -61,6 +62,7 @@ class Town:
             "MONGODB_DATABASE": f"test_{secrets.token_hex(8)}",
             "LOCAL_PROVIDER_DIR": str(self.machines),
             "JOURNAL": str(self.journal_file),
+            "PYTHONPATH": str(ROOT_FOLDER),
         }
         self.url = ""
         self.token = ""
@@ -68,13 +70,17 @@ class Town:
     @contextlib.contextmanager
     def process(self, die_at: str = "", die_name: str = "") -> Iterator[ControlPlaneProcess]:
         environment = {**self._environment, "DIE_AT": die_at, "DIE_NAME": die_name}
-        program = (sys.executable, "-u", "-m", "tests.crashing_control_plane")
+        program = (sys.executable, "-u", str(ROOT_FOLDER / "tests" / "crashing_control_plane.py"))
         with ControlPlaneProcess(program=program, **environment) as process:
             self.url = process.until_line(r"serving on (http://127\.0\.0\.1:\d+)").group(1)
             if not self.token:
                 call(self.url, "POST", "/api/auth/register", ADA)
                 self.token = login(self.url, ADA)
             yield process
+
+    def make_administrator(self) -> None:
+        made = run("create-admin", "--email", ROOT["email"], stdin=ROOT["password"] + "\n", **self._environment)
+        assert made.returncode == 0, made.stderr
 
     def call(self, method: str, target: str, body: Any = None) -> Answer:
         return call(self.url, method, target, body, self.token)
@@ -188,7 +194,7 @@ def test_a_rollback_is_finished_wherever_its_process_is_killed_and_nobody_ever_s
                 assert town.machine_names() == set()
 
 
-def test_deletion_and_suspension_are_finished_wherever_their_process_is_killed(town: Town) -> None:
+def test_a_deletion_is_finished_wherever_its_process_is_killed(town: Town) -> None:
     phases = ("unpublishing", "stopping", "destroying")
     points = [f"{when} {phase}" for phase in phases for when in ("before", "after")] + ["after provider destroy"]
     with town.process():
@@ -208,4 +214,31 @@ def test_deletion_and_suspension_are_finished_wherever_their_process_is_killed(t
     with town.process():
         assert town.ended(before, "delete")["state"] == "deleted", before
         assert town.servers() == {}
+        town.require_order()
+
+
+def test_a_suspension_and_its_end_are_finished_wherever_their_process_is_killed(town: Town) -> None:
+    town.make_administrator()
+    steps = {
+        "suspend": ("before unpublishing", "before suspending", "before stopping", "after provider stop"),
+        "unsuspend": ("before starting", "after provider start", "after lifting", "before publishing"),
+    }
+    # One is suspended and let go again between two deaths, so that each begins where the other ended.
+    points = [point for pair in zip(steps["suspend"], steps["unsuspend"], strict=True) for point in pair]
+    with town.process():
+        town.call("POST", "/api/game/servers", {"name": "Oakvale"})
+        assert town.ended("Oakvale", "provision")["state"] == "succeeded"
+    for point in points:
+        action = "suspend" if point in steps["suspend"] else "unsuspend"
+        with town.process(die_at=point, die_name="Oakvale") as process:
+            as_root = login(town.url, ROOT)
+            server = until(lambda: (found := town.servers()["Oakvale"])["state"]["operation"] is None and found)
+            assert (server["state"]["suspension"] is None) == (action == "suspend"), point
+            body = {"reason": "unpaid"} if action == "suspend" else None
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                call(town.url, "POST", f"/api/admin/instances/{server['id']}/{action}", body, as_root)
+            die(process)
+    with town.process():
+        server = until(lambda: (found := town.servers()["Oakvale"])["state"]["operation"] is None and found)
+        assert server["state"]["suspension"] is None
         town.require_order()

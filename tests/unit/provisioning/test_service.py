@@ -450,6 +450,7 @@ async def test_a_deletion_withdraws_stops_destroys_and_forgets_in_this_order() -
     assert phases(house, done) == ["unpublishing", "stopping", "destroying", "deleted"]
     assert [name for name, _ in house.provider.calls if name in ("stop", "destroy")] == ["stop", "destroy"]
     assert (house.publisher.published, house.provider.machines) == (set(), {})
+    assert house.publisher.retired == [instance.id]
     assert house.directory.get(instance.id) is None
 
 
@@ -522,7 +523,7 @@ async def test_a_suspension_closes_and_stops_and_keeps_the_data_and_its_end_star
 
 
 @pytest.mark.gen_test
-async def test_a_suspension_that_does_not_end_ready_stays_and_is_not_published() -> None:
+async def test_a_workload_that_does_not_get_ready_again_is_its_owners_to_mend_and_is_not_published() -> None:
     house = await begun()
     instance = await house.instance()
     await house.service.suspend(instance.id, "unpaid", key="1")
@@ -531,9 +532,13 @@ async def test_a_suspension_that_does_not_end_ready_stays_and_is_not_published()
     lifting = await house.service.unsuspend(instance.id, key="2")
     await house.settle()
     assert house.operations.operations[lifting].phase is Phase.FAILED
-    still = house.directory.get(instance.id)
-    assert still is not None
-    assert (still.suspension is not None, house.publisher.published) == (True, set())
+    lifted = house.directory.get(instance.id)
+    assert lifted is not None
+    assert (lifted.suspension, house.publisher.published) == (None, set())
+    house.transport.answers.clear()
+    await house.service.retry(lifting)
+    await house.settle()
+    assert house.publisher.published == {instance.id}
 
 
 @pytest.mark.gen_test

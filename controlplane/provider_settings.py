@@ -65,7 +65,7 @@ class AddressPlan:
 @dataclass(frozen=True, slots=True)
 class ProxmoxSettings:
     """A Proxmox VE cluster. `token` is `user@realm!name=secret`; `templates` are vmids, and with `templates_shared`
-    each can be cloned to any node; `address_plan` None means DHCP."""
+    each can be cloned to any node; `address_plan` None means DHCP, `game_port` 0 that players connect nowhere."""
 
     url: str
     token: str = field(repr=False)
@@ -83,6 +83,7 @@ class ProxmoxSettings:
     address_plan: AddressPlan | None
     agent_port: int
     ide_port: int
+    game_port: int
     call_seconds: float
     task_seconds: float
     shutdown_seconds: int
@@ -117,6 +118,7 @@ class LxdSettings:
     proxy_first_vmid: int
     agent_port: int
     ide_port: int
+    game_port: int
     call_seconds: float
     operation_seconds: float
     shutdown_seconds: int
@@ -140,6 +142,7 @@ class StaticHost:
     kinds: frozenset[InstanceKind]
     ide_port: int = 8080
     https: bool = False
+    game_port: int | None = None
     generation: int = 1
 
 
@@ -180,6 +183,7 @@ def read_proxmox(reader: Reader) -> ProxmoxSettings | None:
         address_plan=_address_plan(reader),
         agent_port=reader.integer("PROXMOX_AGENT_PORT", 8081, low=1, high=65535),
         ide_port=reader.integer("PROXMOX_IDE_PORT", 8080, low=1, high=65535),
+        game_port=reader.integer("PROXMOX_GAME_PORT", 0, low=0, high=65535),
         call_seconds=reader.number("PROXMOX_CALL_SECONDS", 20.0, low=0.1, high=300),
         task_seconds=reader.number("PROXMOX_TASK_SECONDS", 600.0, low=0.1, high=7200),
         shutdown_seconds=reader.integer("PROXMOX_SHUTDOWN_SECONDS", 60, low=1, high=600),
@@ -215,6 +219,7 @@ def read_lxd(reader: Reader) -> LxdSettings | None:
         proxy_first_vmid=reader.integer("LXD_PROXY_FIRST_VMID", 10_000, low=1, high=999_999_999),
         agent_port=reader.integer("LXD_AGENT_PORT", 8081, low=1, high=65535),
         ide_port=reader.integer("LXD_IDE_PORT", 8080, low=1, high=65535),
+        game_port=reader.integer("LXD_GAME_PORT", 0, low=0, high=65535),
         call_seconds=reader.number("LXD_CALL_SECONDS", 20.0, low=0.1, high=300),
         operation_seconds=reader.number("LXD_OPERATION_SECONDS", 300.0, low=0.1, high=7200),
         shutdown_seconds=reader.integer("LXD_SHUTDOWN_SECONDS", 30, low=1, high=600),
@@ -253,7 +258,9 @@ def read_static(reader: Reader) -> StaticSettings | None:
     return StaticSettings(hosts)
 
 
-_HOST_KEYS = frozenset({"name", "address", "port", "token", "tokenFile", "kinds", "idePort", "https", "generation"})
+_HOST_KEYS = frozenset(
+    {"name", "address", "port", "token", "tokenFile", "kinds", "idePort", "https", "gamePort", "generation"}
+)
 
 
 def _static_host(number: int, row: Mapping[str, Any], folder: Path) -> StaticHost:
@@ -269,6 +276,7 @@ def _static_host(number: int, row: Mapping[str, Any], folder: Path) -> StaticHos
             kinds=frozenset(InstanceKind(kind) for kind in row.get("kinds", ("game", "dev"))),
             ide_port=int(row.get("idePort", 8080)),
             https=bool(row.get("https", False)),
+            game_port=None if row.get("gamePort") is None else int(row["gamePort"]),
             generation=int(row.get("generation", 1)),
         )
     except KeyError as error:

@@ -32,7 +32,7 @@ COMPLETE = "user.controlplane.complete"
 _RUNNING = "Running"
 _MISSING = 404
 _AT_ONCE = 8  # containers looked at side by side when all are listed
-_PROXIED = 2  # ports of a container that a proxy device forwards: the agent's, the IDE's
+_PROXIED = 3  # ports of the host that a container has with proxy devices: for the agent, the IDE, and players
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,10 @@ class LxdProvider:
         if settings.address == "proxy":
             if await self._look(vmid) is None:
                 return None
-            agent_port, ide_port = self._proxy_ports(vmid)
-            return MachineAddress(settings.proxy_address, agent_port, ide_port)
+            agent_port, ide_port, game_port = self._proxy_ports(vmid)
+            return MachineAddress(
+                settings.proxy_address, agent_port, ide_port, game_port=game_port if settings.game_port else None
+            )
         try:
             state = await self._api.get(f"/instances/{_name(vmid)}/state")
         except LxdDeclined as error:
@@ -118,7 +120,9 @@ class LxdProvider:
                 "The machine could not be reached.", f"asking for the address of {_name(vmid)}", error
             ) from (error)
         address = _address(state, settings.bridge_interface)
-        return None if address is None else MachineAddress(address, settings.agent_port, settings.ide_port)
+        if address is None:
+            return None
+        return MachineAddress(address, settings.agent_port, settings.ide_port, game_port=settings.game_port or None)
 
     async def stop(self, vmid: int) -> None:
         seen = await self._look(vmid)
@@ -250,13 +254,7 @@ class LxdProvider:
             "root": {"type": "disk", "path": "/", "pool": settings.storage_pool, "size": f"{spec.disk_gib}GiB"}
         }
         if settings.address == "proxy":
-            ports = zip(self._proxy_ports(spec.vmid), (settings.agent_port, settings.ide_port), strict=True)
-            for device, (outside, inside) in zip(("agent", "ide"), ports, strict=True):
-                devices[device] = {
-                    "type": "proxy",
-                    "listen": f"tcp:{_host(settings.proxy_address)}:{outside}",
-                    "connect": f"tcp:127.0.0.1:{inside}",
-                }
+            devices |= self._proxies(spec.vmid)
         return {
             "name": _name(spec.vmid),
             "type": "container",
@@ -267,15 +265,34 @@ class LxdProvider:
             "devices": devices,
         }
 
-    def _proxy_ports(self, vmid: int) -> tuple[int, int]:
+    def _proxies(self, vmid: int) -> dict[str, dict[str, str]]:
+        settings = self._settings
+        agent_port, ide_port, game_port = self._proxy_ports(vmid)
+        forwarded = {
+            "agent": ("tcp", agent_port, settings.agent_port),
+            "ide": ("tcp", ide_port, settings.ide_port),
+        }
+        if settings.game_port:
+            forwarded["game"] = ("tcp", game_port, settings.game_port)
+            forwarded["game-udp"] = ("udp", game_port, settings.game_port)
+        return {
+            device: {
+                "type": "proxy",
+                "listen": f"{protocol}:{_host(settings.proxy_address)}:{outside}",
+                "connect": f"{protocol}:127.0.0.1:{inside}",
+            }
+            for device, (protocol, outside, inside) in forwarded.items()
+        }
+
+    def _proxy_ports(self, vmid: int) -> tuple[int, int, int]:
         settings = self._settings
         first = settings.proxy_first_port + _PROXIED * (vmid - settings.proxy_first_vmid)
-        if vmid < settings.proxy_first_vmid or first + 1 > 65535:
+        if vmid < settings.proxy_first_vmid or first + _PROXIED > 65536:
             raise ProviderRefused(
                 "The machine could not be made.",
                 operator_message=f"LXD_PROXY_FIRST_PORT and LXD_PROXY_FIRST_VMID give vmid {vmid} no ports",
             )
-        return first, first + 1
+        return first, first + 1, first + 2
 
 
 def _name(vmid: int) -> str:

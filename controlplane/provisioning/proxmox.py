@@ -111,7 +111,9 @@ class ProxmoxProvider:
                 address = reachable_address(await self._api.get(f"/nodes/{seen.node}/lxc/{vmid}/interfaces"))
             except PveDeclined as error:
                 raise _refused(NOT_SEEN, error) from error
-        return None if address is None else MachineAddress(address, settings.agent_port, settings.ide_port)
+        if address is None:
+            return None
+        return MachineAddress(address, settings.agent_port, settings.ide_port, game_port=settings.game_port or None)
 
     async def stop(self, vmid: int) -> None:
         seen = await self._look(vmid)

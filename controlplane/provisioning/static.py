@@ -64,7 +64,9 @@ class StaticProvider:
         host = None if claim is None else self._hosts.get(claim.host)
         if host is None:
             return None
-        return MachineAddress(host.address, host.port, host.ide_port, host.https, agent_token=host.token)
+        return MachineAddress(
+            host.address, host.port, host.ide_port, host.https, game_port=host.game_port, agent_token=host.token
+        )
 
     async def stop(self, vmid: int) -> None:
         claim = await self._claims.find(vmid)

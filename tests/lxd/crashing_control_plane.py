@@ -6,10 +6,13 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
+from controlplane.models import Operation, Phase
 from controlplane.observability.logs import configure_logging
 from controlplane.settings import Settings
 from controlplane.wiring import ControlPlane, open_database
@@ -17,19 +20,42 @@ from controlplane.wiring.providers import make_lxd
 from handlers.server import ApiServer
 from tests.crashing_control_plane import DyingEffects, FaultPoint, Journal, WatchedProvider
 
+OPERATION: ContextVar[Operation] = ContextVar("operation")
+
+
+class LxdWatched(WatchedProvider):
+    """Several operations run at once: which one a call is of is known by its context."""
+
+    name = "lxd"
+
+    def _told(self, method: str) -> None:
+        self.fault.reach(f"after provider {method}", OPERATION.get())
+
+    fault: FaultPoint
+
+
+class LxdEffects(DyingEffects):
+    async def do(self, operation: Operation) -> Mapping[str, Any]:
+        OPERATION.set(operation)
+        return await super().do(operation)
+
+    async def undo(self, operation: Operation, phase: Phase) -> None:
+        OPERATION.set(operation)
+        await super().undo(operation, phase)
+
 
 async def serve(environment: Mapping[str, str]) -> None:
     settings = Settings.from_env(environment)
     journal = Journal(Path(environment["JOURNAL"]))
-    watched = WatchedProvider(make_lxd(settings), journal)  # type: ignore[arg-type]
-    watched.name = "lxd"
+    fault = FaultPoint(environment.get("DIE_AT", ""), environment.get("DIE_NAME", ""))
+    watched = LxdWatched(make_lxd(settings), journal)  # type: ignore[arg-type]
+    watched.fault = fault
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     async with open_database(settings) as database:
         plane = ControlPlane(settings, database, provider=watched)
         runner = plane.provisioning.runner
-        fault = FaultPoint(environment.get("DIE_AT", ""), environment.get("DIE_NAME", ""))
-        runner._effects = DyingEffects(  # type: ignore[assignment]
+        runner._effects = LxdEffects(  # type: ignore[assignment]
             runner._effects, fault, journal, plane.services.agents, watched
         )
         server = ApiServer(plane.services)

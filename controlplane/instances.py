@@ -172,6 +172,7 @@ class InstanceDirectory:
         """Its machine has another address now. Nothing is written where it has not."""
         known = await self.fetch(instance_id)
         changes = asdict(where)
+        del changes["agent_token"]  # sealed when the instance was made
         if known is not None and all(getattr(known, name) == value for name, value in changes.items()):
             return known
         return await self.update(instance_id, changes)

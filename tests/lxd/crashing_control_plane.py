@@ -12,6 +12,7 @@ from typing import Any
 
 import uvloop
 
+from controlplane.listener import open_listener
 from controlplane.models import Operation, Phase
 from controlplane.observability.logs import configure_logging
 from controlplane.settings import Settings
@@ -27,11 +28,12 @@ class LxdWatched(WatchedProvider):
     """Several operations run at once: which one a call is of is known by its context."""
 
     name = "lxd"
+    fault: FaultPoint
 
     def _told(self, method: str) -> None:
-        self.fault.reach(f"after provider {method}", OPERATION.get())
-
-    fault: FaultPoint
+        operation = OPERATION.get(None)
+        if operation is not None:  # else it is the sweep for orphans
+            self.fault.reach(f"after provider {method}", operation)
 
 
 class LxdEffects(DyingEffects):
@@ -52,6 +54,7 @@ async def serve(environment: Mapping[str, str]) -> None:
     watched.fault = fault
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    listener = open_listener(settings.http_address, settings.http_port)
     async with open_database(settings) as database:
         plane = ControlPlane(settings, database, provider=watched)
         runner = plane.provisioning.runner
@@ -59,9 +62,9 @@ async def serve(environment: Mapping[str, str]) -> None:
             runner._effects, fault, journal, plane.services.agents, watched
         )
         server = ApiServer(plane.services)
-        port = server.listen()
+        server.listen(listener)
         await plane.start()
-        print(f"serving on http://127.0.0.1:{port}", flush=True)
+        print(f"serving on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
         await told.wait()
         await server.drain(limit_seconds=1)
         await plane.stop()

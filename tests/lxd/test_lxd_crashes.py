@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.control_plane_process import SECRETS, Answer, ControlPlaneProcess, call, login, until
-from tests.lxd.house import IMAGE, Lxd, free_ports
+from tests.lxd.house import IMAGE, ROOT, Lxd, free_ports
 
 pytestmark = [pytest.mark.lxd, pytest.mark.timeout(1500)]
 
@@ -42,6 +42,7 @@ class Town:
         self.lxd = lxd
         self._environment = {
             **SECRETS,
+            "PYTHONPATH": str(ROOT),
             "MONGODB_URI": mongodb_uri,
             "MONGODB_DATABASE": f"test_{secrets.token_hex(8)}",
             "HTTP_PORT": "0",
@@ -77,7 +78,7 @@ class Town:
     @contextlib.contextmanager
     def process(self, die_at: str = "", die_name: str = "") -> Iterator[ControlPlaneProcess]:
         environment = {**self._environment, "DIE_AT": die_at, "DIE_NAME": die_name}
-        program = (sys.executable, "-u", "-m", "tests.lxd.crashing_control_plane")
+        program = (sys.executable, "-u", str(ROOT / "tests" / "lxd" / "crashing_control_plane.py"))
         with ControlPlaneProcess(program=program, **environment) as process:
             self.url = process.until_line(r"serving on (http://127\.0\.0\.1:\d+)").group(1)
             if not self.token:

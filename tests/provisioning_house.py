@@ -75,7 +75,7 @@ class ProvisioningHouse:
             clock=self.clock,
             vmids=vmids,
             check_address=lambda _address: None,
-            on_stored=self.stored.append,
+            on_running=self.stored.append,
         )
         self.runner = self.make_runner("first")
         self.second_runner = self.make_runner("second")

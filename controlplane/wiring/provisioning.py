@@ -93,9 +93,9 @@ def make_provisioning(
     agents: AgentClient,
     clock: Clock,
     owner: str,
-    on_stored: Callable[[Instance], None],
+    on_running: Callable[[Instance], None],
 ) -> Provisioning:
-    """`owner` names this process; `on_stored` is told of each new instance."""
+    """`owner` names this process; `on_running` is told of each instance that is new or runs again."""
     provider_name = None if provider is None else provider.name
     patience = Patience(
         boot_seconds=settings.provision_boot_seconds,
@@ -113,7 +113,7 @@ def make_provisioning(
         clock=clock,
         vmids=range(settings.vmid_first, settings.vmid_last + 1),
         check_address=partial(check_agent_address, networks=settings.agent_networks),
-        on_stored=on_stored,
+        on_running=on_running,
     )
     runner = OperationRunner(
         repositories.operations,

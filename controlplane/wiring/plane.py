@@ -127,6 +127,7 @@ class ControlPlane:
             agents=agents,
             clock=clock,
             owner=self._owner,
+            ended=metrics.operations_ended,
             on_running=self._look_at_once,
         )
         self.services = Services(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from prometheus_client import Counter
+
 from controlplane.agents.addresses import check_agent_address
 from controlplane.agents.client import AgentClient
 from controlplane.errors import ConfigurationError
@@ -93,6 +95,7 @@ def make_provisioning(
     agents: AgentClient,
     clock: Clock,
     owner: str,
+    ended: Counter,
     on_running: Callable[[Instance], None],
 ) -> Provisioning:
     """`owner` names this process; `on_running` is told of each instance that is new or runs again."""
@@ -129,6 +132,8 @@ def make_provisioning(
             longest_retry_seconds=LONGEST_RETRY_SECONDS,
         ),
         lease_seconds=settings.operation_lease_seconds,
+        step_seconds=settings.provision_step_seconds + max(patience.boot_seconds, patience.ready_seconds),
+        ended=ended,
         concurrency=settings.operation_concurrency,
     )
     service = ProvisioningService(

@@ -95,6 +95,7 @@ class Settings:
     provision_attempts: int
     provision_undo_attempts: int
     provision_retry_seconds: float
+    provision_step_seconds: float
     provision_boot_seconds: float
     provision_ready_seconds: float
     provision_ready_checks: int
@@ -170,6 +171,7 @@ class Settings:
             provision_attempts=reader.integer("PROVISION_ATTEMPTS", 5, low=1, high=100),
             provision_undo_attempts=reader.integer("PROVISION_UNDO_ATTEMPTS", 10, low=1, high=100),
             provision_retry_seconds=reader.number("PROVISION_RETRY_SECONDS", 2.0, low=0.01, high=600),
+            provision_step_seconds=reader.number("PROVISION_STEP_SECONDS", 1800.0, low=1, high=86_400),
             provision_boot_seconds=reader.number("PROVISION_BOOT_SECONDS", 120.0, low=0.1, high=3600),
             provision_ready_seconds=reader.number("PROVISION_READY_SECONDS", 300.0, low=0.1, high=7200),
             provision_ready_checks=reader.integer("PROVISION_READY_CHECKS", 3, low=1, high=100),

@@ -114,7 +114,9 @@ async def _populate(services: Services, provider: LocalProvider, demo: DemoSecre
     await asyncio.gather(*(_provision(services, principal, member) for member in MEMBERS))
     used = [each for each in services.instances.all() if each.provider == provider.name and each.suspension is None]
     running = await asyncio.gather(*(_started(services, provider, each) for each in used))
-    return [each for each in sorted(running, key=lambda each: each.instance.vmid) if each.pid]
+    order = {member.title: number for number, member in enumerate(MEMBERS)}
+    running.sort(key=lambda each: (order.get(each.instance.name, len(order)), each.instance.vmid))
+    return [each for each in running if each.pid]
 
 
 async def _provision(services: Services, principal: Principal, member: Member) -> None:

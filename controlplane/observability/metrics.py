@@ -64,6 +64,12 @@ class Metrics:
             "Console outputs that a viewer was too slow for.",
             registry=self.registry,
         )
+        self.operations_ended = Counter(
+            "controlplane_operations_ended",
+            "Operations that came to an end, also one that needs an administrator.",
+            ("kind", "state"),
+            registry=self.registry,
+        )
         self.audit_dropped = Counter(
             "controlplane_audit_dropped", "Audit entries that could only be logged.", registry=self.registry
         )

@@ -58,7 +58,7 @@ class Effects:
         clock: Clock,
         vmids: range,
         check_address: Callable[[str], None],
-        on_stored: Callable[[Instance], None],
+        on_running: Callable[[Instance], None],
     ) -> None:
         self._provider = provider
         self._reservations = reservations
@@ -69,7 +69,7 @@ class Effects:
         self._clock = clock
         self._vmids = vmids
         self._check_address = check_address
-        self._on_stored = on_stored
+        self._on_running = on_running
         self._forward: Mapping[tuple[OperationKind, Phase], Effect] = {
             (OperationKind.PROVISION, Phase.REQUESTED): self._reserve,
             (OperationKind.PROVISION, Phase.RESERVED): self._require_free,
@@ -194,7 +194,7 @@ class Effects:
             await self._require_ours(operation)
             await self._agents.assert_agent_ready(self._present_endpoint(operation))
             known = await self._directory.admit(self._instance(operation))
-        self._on_stored(known)
+        self._on_running(known)
         return _NOTHING_NEW
 
     def _instance(self, operation: Operation) -> Instance:
@@ -298,7 +298,8 @@ class Effects:
 
     async def _lift(self, operation: Operation) -> Facts:
         """Before it is ready: whoever paid may look after a workload that does not get ready by itself."""
-        await self._directory.set_suspension((await self._present_instance(operation)).id, None)
+        instance = await self._present_instance(operation)
+        self._on_running(await self._directory.set_suspension(instance.id, None))
         return _NOTHING_NEW
 
     async def _publish(self, operation: Operation) -> Facts:

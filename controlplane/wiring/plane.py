@@ -127,7 +127,8 @@ class ControlPlane:
             agents=agents,
             clock=clock,
             owner=self._owner,
-            on_stored=self._on_new_instance,
+            ended=metrics.operations_ended,
+            on_running=self._look_at_once,
         )
         self.services = Services(
             settings=settings,
@@ -321,7 +322,7 @@ class ControlPlane:
 
     # -- instances come and go ---------------------------------------------------------------------------------------
 
-    def _on_new_instance(self, instance: Instance) -> None:
+    def _look_at_once(self, instance: Instance) -> None:
         self.services.poller.poll_now(instance.id)
 
     def _on_instance_change(self, before: Instance | None, after: Instance | None) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from prometheus_client import Counter
+
 from controlplane.agents.addresses import check_agent_address
 from controlplane.agents.client import AgentClient
 from controlplane.errors import ConfigurationError
@@ -100,9 +102,10 @@ def make_provisioning(
     agents: AgentClient,
     clock: Clock,
     owner: str,
-    on_stored: Callable[[Instance], None],
+    ended: Counter,
+    on_running: Callable[[Instance], None],
 ) -> Provisioning:
-    """`owner` names this process; `on_stored` is told of each new instance."""
+    """`owner` names this process; `on_running` is told of each instance that is new or runs again."""
     provider_name = None if provider is None else provider.name
     patience = Patience(
         boot_seconds=settings.provision_boot_seconds,
@@ -120,7 +123,7 @@ def make_provisioning(
         clock=clock,
         vmids=range(settings.vmid_first, settings.vmid_last + 1),
         check_address=partial(check_agent_address, networks=settings.agent_networks),
-        on_stored=on_stored,
+        on_running=on_running,
     )
     runner = OperationRunner(
         repositories.operations,
@@ -136,6 +139,8 @@ def make_provisioning(
             longest_retry_seconds=LONGEST_RETRY_SECONDS,
         ),
         lease_seconds=settings.operation_lease_seconds,
+        step_seconds=settings.provision_step_seconds + max(patience.boot_seconds, patience.ready_seconds),
+        ended=ended,
         concurrency=settings.operation_concurrency,
     )
     service = ProvisioningService(

@@ -23,7 +23,7 @@ from controlplane.models import InstanceKind, Machine, Operation, OperationKind,
 from controlplane.ports import AgentResponse
 from controlplane.provisioning.documents import admin_operation_document, operation_document
 from tests.fakes import FakeTransport
-from tests.provisioning_house import ADA, BOB, LEASE_SECONDS, ROOT, ProvisioningHouse
+from tests.provisioning_house import ADA, BOB, LEASE_SECONDS, ROOT, STEP_SECONDS, ProvisioningHouse
 from tests.refagent_process import until
 
 NEVER_READY = AgentResponse(200, {}, b'{"ready": false, "state": "running", "reason": "no map"}')
@@ -319,6 +319,32 @@ async def test_stopping_lets_the_step_under_way_end_and_leaves_the_rest_to_other
     await house.second_runner.run_once()
     await house.second_runner.until_idle()
     assert house.operations.operations[operation.id].phase is Phase.SUCCEEDED
+
+
+@pytest.mark.gen_test
+async def test_a_call_that_never_ends_is_cut_and_what_it_did_is_looked_at() -> None:
+    house = await begun()
+    house.runner = house.make_runner("quick", lease_seconds=0.01)  # renewed, and so looked at, every few milliseconds
+    house.service = house.make_service("fake")
+    await house.begin()
+
+    async def hang(_vmid: int) -> None:
+        house.clock.advance(STEP_SECONDS)
+        del house.provider.after["create"]
+        await asyncio.Event().wait()
+
+    house.provider.after["create"] = hang
+    operation = await house.ended(await house.ask())
+    assert (operation.phase, house.provider.count("create")) == (Phase.SUCCEEDED, 1)
+    assert operation.step(Phase.CREATING).attempts == 2  # type: ignore[union-attr]
+
+
+@pytest.mark.gen_test
+async def test_ends_are_counted_by_kind_and_state() -> None:
+    house = await begun()
+    await house.instance()
+    counted = house.metrics.render().decode()
+    assert 'controlplane_operations_ended_total{kind="provision",state="succeeded"} 1.0' in counted
 
 
 # -- keys, quotas, entitlements ----------------------------------------------------------------------------------------

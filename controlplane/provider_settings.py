@@ -161,7 +161,7 @@ def provider_setting_names() -> frozenset[str]:
 
 def read_proxmox(reader: Reader) -> ProxmoxSettings | None:
     """None without PROXMOX_URL. Raises ConfigurationError."""
-    if not reader.text("PROXMOX_URL", ""):
+    if not _is_set(reader, "PROXMOX_URL", "proxmox"):
         return None
     url = reader.url("PROXMOX_URL", "")
     if not url.startswith("https://"):
@@ -192,9 +192,9 @@ def read_proxmox(reader: Reader) -> ProxmoxSettings | None:
 
 def read_lxd(reader: Reader) -> LxdSettings | None:
     """None without LXD_URL. Raises ConfigurationError."""
-    url = reader.text("LXD_URL", "")
-    if not url:
+    if not _is_set(reader, "LXD_URL", "lxd"):
         return None
+    url = reader.text("LXD_URL", "")
     if not url.startswith(("unix:///", "https://")):
         raise ConfigurationError("LXD_URL", "is neither unix:///path/to/socket nor https://host:port")
     settings = LxdSettings(
@@ -237,6 +237,7 @@ def read_lxd(reader: Reader) -> LxdSettings | None:
 
 def read_static(reader: Reader) -> StaticSettings | None:
     """None without STATIC_HOSTS_FILE. Raises ConfigurationError."""
+    _is_set(reader, "STATIC_HOSTS_FILE", "static")
     file = reader.file("STATIC_HOSTS_FILE")
     if file is None:
         return None
@@ -256,6 +257,14 @@ def read_static(reader: Reader) -> StaticSettings | None:
         if len(set(keys)) != len(keys):
             raise ConfigurationError("STATIC_HOSTS_FILE", f"two hosts have the same {what}")
     return StaticSettings(hosts)
+
+
+def _is_set(reader: Reader, name: str, provider: str) -> bool:
+    if reader.text(name, ""):
+        return True
+    if reader.text("PROVIDER", "") == provider:
+        raise ConfigurationError(name, f"is needed with PROVIDER={provider}")
+    return False
 
 
 _HOST_KEYS = frozenset(

@@ -50,7 +50,7 @@ class LxdProvider:
     name = "lxd"
 
     def __init__(self, api: LxdApi, settings: LxdSettings, files: Executor) -> None:
-        """`files` reads the seed folders; it belongs to the caller."""
+        """`files` reads the seed folders, and ends with the provider."""
         self._api = api
         self._settings = settings
         self._files = files
@@ -67,7 +67,7 @@ class LxdProvider:
         seen = await self._look(spec.vmid)
         if seen is not None:
             if not seen.is_of(spec.operation_id):
-                raise VmidTaken("This machine could not be made.", operator_message=f"{name} exists: {seen.machine}")
+                raise VmidTaken("The instance could not be made.", operator_message=f"{name} exists: {seen.machine}")
             if seen.machine.is_complete:
                 return
             await self.destroy(spec.vmid, operation_id=spec.operation_id)
@@ -85,10 +85,10 @@ class LxdProvider:
     async def start(self, vmid: int) -> None:
         seen = await self._look(vmid)
         if seen is None:
-            raise ProviderRefused("The machine could not be started.", operator_message=f"{_name(vmid)} is not there")
+            raise ProviderRefused("The instance could not be started.", operator_message=f"{_name(vmid)} is not there")
         if not seen.machine.is_complete:
             raise ProviderRefused(
-                "The machine could not be started.", operator_message=f"{_name(vmid)} was not made to its end"
+                "The instance could not be started.", operator_message=f"{_name(vmid)} was not made to its end"
             )
         if seen.machine.is_running:
             return
@@ -99,7 +99,7 @@ class LxdProvider:
             if seen is not None and seen.machine.is_running:
                 return
             raise ProviderRefused(
-                "The machine could not be started.", operator_message=f"LXD does not start {_name(vmid)}: {error}"
+                "The instance could not be started.", operator_message=f"LXD does not start {_name(vmid)}: {error}"
             ) from error
 
     async def locate(self, vmid: int) -> MachineAddress | None:
@@ -116,9 +116,7 @@ class LxdProvider:
         except LxdDeclined as error:
             if error.status == _MISSING:
                 return None
-            raise _refused(
-                "The machine could not be reached.", f"asking for the address of {_name(vmid)}", error
-            ) from (error)
+            raise _refused("The instance could not be reached.", f"the address of {_name(vmid)}", error) from error
         address = _address(state, settings.bridge_interface)
         if address is None:
             return None
@@ -141,7 +139,7 @@ class LxdProvider:
             return
         if not seen.is_of(operation_id):
             raise ProviderRefused(
-                "The machine could not be removed.",
+                "The instance could not be removed.",
                 operator_message=f"{name} is not of operation {operation_id}: {seen.machine}, ours: {seen.ours}",
             )
         if seen.machine.is_running:
@@ -158,7 +156,7 @@ class LxdProvider:
         try:
             urls: list[str] = await self._api.get("/instances") or []
         except LxdDeclined as error:
-            raise _refused("The machines could not be listed.", "listing the instances", error) from error
+            raise _refused("The host of the instance refused to answer.", "listing the instances", error) from error
         vmids = [vmid for url in urls if (vmid := _vmid(url.rsplit("/", 1)[-1].partition("?")[0])) is not None]
         marked: list[Machine] = []
         for start in range(0, len(vmids), _AT_ONCE):
@@ -168,6 +166,7 @@ class LxdProvider:
 
     async def close(self) -> None:
         await self._api.close()
+        self._files.shutdown(wait=False, cancel_futures=True)
 
     # -- pieces ------------------------------------------------------------------------------------------------------
 
@@ -178,7 +177,7 @@ class LxdProvider:
         except LxdDeclined as error:
             if error.status == _MISSING:
                 return None
-            raise _refused("The machine could not be looked at.", f"looking at {name}", error) from error
+            raise _refused("The instance could not be looked at.", f"looking at {name}", error) from error
         config = instance.get("config") or {}
         ours = config.get(MARK) == self._settings.mark
         machine = Machine(
@@ -194,10 +193,10 @@ class LxdProvider:
         name = _name(spec.vmid)
         seen = await self._look(spec.vmid)
         if seen is None:
-            return _refused("The machine could not be made.", f"making {name}", error)
+            return _refused("The instance could not be made.", f"making {name}", error)
         if seen.is_of(spec.operation_id):
             return _unknown(f"making {name}", error)
-        return VmidTaken("This machine could not be made.", operator_message=f"{name} exists: {seen.machine}; {error}")
+        return VmidTaken("The instance could not be made.", operator_message=f"{name} exists: {seen.machine}; {error}")
 
     async def _settle(self, name: str) -> None:
         """Wait for what LXD still does to it, begun by a process that is gone or by a call that went unanswered."""
@@ -214,7 +213,7 @@ class LxdProvider:
             seen = await self._look(vmid)
             if seen is None or not seen.machine.is_running:
                 return
-            raise _refused("The machine could not be stopped.", f"stopping {_name(vmid)} by force", error) from error
+            raise _refused("The instance could not be stopped.", f"stopping {_name(vmid)} by force", error) from error
 
     async def _set_state(self, vmid: int, state: dict[str, Any]) -> None:
         await self._change("PUT", f"/instances/{_name(vmid)}/state", state)
@@ -289,7 +288,7 @@ class LxdProvider:
         first = settings.proxy_first_port + _PROXIED * (vmid - settings.proxy_first_vmid)
         if vmid < settings.proxy_first_vmid or first + _PROXIED > 65536:
             raise ProviderRefused(
-                "The machine could not be made.",
+                "The instance could not be made.",
                 operator_message=f"LXD_PROXY_FIRST_PORT and LXD_PROXY_FIRST_VMID give vmid {vmid} no ports",
             )
         return first, first + 1, first + 2

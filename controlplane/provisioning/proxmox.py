@@ -28,12 +28,12 @@ from controlplane.provisioning.proxmox_config import (
 from controlplane.provisioning.proxmox_nodes import Placement
 from controlplane.provisioning.rest import UNAVAILABLE
 
-NOT_MADE = "The machine could not be made."
-NOT_STARTED = "The machine could not be started."
-NOT_STOPPED = "The machine could not be stopped."
-NOT_REMOVED = "The machine could not be removed."
-NOT_SEEN = "The machine host refused to answer."
-FULL = "There is no room for another machine at the moment."
+NOT_MADE = "The instance could not be made."
+NOT_STARTED = "The instance could not be started."
+NOT_STOPPED = "The instance could not be stopped."
+NOT_REMOVED = "The instance could not be removed."
+NOT_SEEN = "The host of the instance refused to answer."
+FULL = "There is no room for another instance at the moment."
 _AT_ONCE = 8  # containers looked at side by side when all are listed
 _REMEMBERED = 10_000  # vmids whose node is known
 _UNLOCK_SECONDS = 0.5

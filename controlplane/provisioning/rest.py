@@ -19,7 +19,7 @@ from tornado.httpclient import HTTPRequest, HTTPResponse
 
 from controlplane.errors import ProviderUnavailable
 
-UNAVAILABLE = "The machine host does not answer at the moment."
+UNAVAILABLE = "The host of the instance does not answer at the moment."
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 _TOO_LARGE = 63  # CURLE_FILESIZE_EXCEEDED

@@ -47,4 +47,4 @@ def read_seed(folder: Path) -> list[SeedFile]:
 
 
 def _refused(folder: Path, reason: str) -> ProviderRefused:
-    return ProviderRefused("The machine could not be made.", operator_message=f"the seed folder {folder}: {reason}")
+    return ProviderRefused("The instance could not be made.", operator_message=f"the seed folder {folder}: {reason}")

@@ -45,7 +45,7 @@ class StaticProvider:
             known = await self._claim(spec)
         if known.operation_id != spec.operation_id:
             raise VmidTaken(
-                "This machine could not be made.", operator_message=f"host {known.host} has vmid {spec.vmid}: {known}"
+                "The instance could not be made.", operator_message=f"host {known.host} has vmid {spec.vmid}: {known}"
             )
 
     async def start(self, vmid: int) -> None:
@@ -53,7 +53,7 @@ class StaticProvider:
         host = None if claim is None else self._hosts.get(claim.host)
         if claim is None or host is None:
             raise ProviderRefused(
-                "The machine could not be started.",
+                "The instance could not be started.",
                 operator_message=f"no host of STATIC_HOSTS_FILE has vmid {vmid}: {claim}",
             )
         await self._ask(host, self._power.start(_endpoint(host), request_id=claim.operation_id))
@@ -79,7 +79,7 @@ class StaticProvider:
             return
         if claim.operation_id != operation_id:
             raise ProviderRefused(
-                "The machine could not be removed.", operator_message=f"{claim} is not of operation {operation_id}"
+                "The instance could not be removed.", operator_message=f"{claim} is not of operation {operation_id}"
             )
         await self._stop(claim)  # a host whose workload may still run is not given back
         await self._claims.release(vmid, operation_id)
@@ -106,7 +106,7 @@ class StaticProvider:
                     ) from error
                 return known
         raise ProviderRefused(
-            "There is no room for another machine at the moment.",
+            "There is no room for another instance at the moment.",
             operator_message=f"no free host for a {spec.kind.value} in STATIC_HOSTS_FILE; one that was used is free "
             "again once its generation is counted up",
         )
@@ -125,7 +125,7 @@ class StaticProvider:
             if error.status == _ALREADY_SO:
                 return
             raise ProviderRefused(
-                "The machine could not be started or stopped.",
+                "The instance could not be started or stopped.",
                 operator_message=f"the agent of host {host.name} refused: {error.status} {error.body!r:.200}",
             ) from error
         except AgentError as error:

@@ -74,6 +74,15 @@ def test_a_wrong_setting_is_refused_by_name(good: dict[str, str], name: str, val
     assert refused.value.setting == name
 
 
+@pytest.mark.parametrize(
+    ("provider", "name"), [("proxmox", "PROXMOX_URL"), ("lxd", "LXD_URL"), ("static", "STATIC_HOSTS_FILE")]
+)
+def test_the_provider_in_use_needs_its_settings(provider: str, name: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.from_env({**SECRETS, "PROVIDER": provider})
+    assert refused.value.setting == name
+
+
 def test_secrets_do_not_show_in_repr(tmp_path: Path) -> None:
     host = {"name": "red", "address": "10.0.0.1", "port": 8081, "token": "hidden-too"}
     file = write(tmp_path, [host])

@@ -365,7 +365,7 @@ async def _unless_so_already(call: Awaitable[object]) -> None:
 
 
 def hostname(operation: Operation) -> str:
-    """A DNS label (RFC 1123 section 2.1): what its name has in letters and digits, and of its id enough to be unique."""
+    """A DNS label (RFC 1123 section 2.1): what the name has in letters and digits, and the id, which is unique."""
     words = re.sub(r"[^a-z0-9]+", "-", operation.name.lower()).strip("-")[:HOSTNAME_WORDS].rstrip("-")
     kind, _, unique = operation.instance_id.partition("_")
     return f"{words or kind}-{unique}"

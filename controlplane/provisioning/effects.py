@@ -7,6 +7,7 @@ effect is due, and what a failure means, is decided in `machine`; when, by the r
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -41,6 +42,7 @@ Facts = Mapping[str, Any]
 
 Effect = Callable[[Operation], Awaitable[Facts]]
 _NOTHING_NEW: Facts = {}
+HOSTNAME_WORDS = 40  # characters of the 63 of a label; an id has 16
 
 
 class Effects:
@@ -371,8 +373,10 @@ async def _unless_so_already(call: Awaitable[object]) -> None:
 
 
 def hostname(operation: Operation) -> str:
-    """A DNS label (RFC 1123 section 2.1) that no other instance has: its id."""
-    return operation.instance_id.replace("_", "-")
+    """A DNS label (RFC 1123 section 2.1): what the name has in letters and digits, and the id, which is unique."""
+    words = re.sub(r"[^a-z0-9]+", "-", operation.name.lower()).strip("-")[:HOSTNAME_WORDS].rstrip("-")
+    kind, _, unique = operation.instance_id.partition("_")
+    return f"{words or kind}-{unique}"
 
 
 def _vmid(operation: Operation) -> int:

@@ -161,7 +161,7 @@ def test_a_shell_is_found_again_under_its_name(ide: WebIdeProcess) -> None:
         raw.upgrade("/terminal?name=one")
         raw.send_text(b"echo $((40 + 2)); ANSWER=forty-two\r")
         seen = b""
-        while b"\n42" not in seen:
+        while b"42\r\n" not in seen:
             seen += raw.frame()
     with Raw(ide) as raw:
         raw.upgrade("/terminal?name=one")

@@ -1,7 +1,7 @@
 """What was tried against the IDE's proxy on the wire, one row each, and what has to become of it.
 
 `<base>` is where the app begins as the browser sees it, `<own>` the headers that let a request through, `<host>` its
-Host. Where another request could hide behind or in the first one it is marked as SMUGGLED, which must never reach the app.
+Host. Where another request could hide behind or in the first one, it is SMUGGLED, which must never reach the app.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The IDE's proxy beside nginx and jupyter-server-proxy, in turns, in front of one cheap app: `python -m benchmarks.ide`.
+"""The IDE's proxy beside nginx and jupyter-server-proxy, in turns, before one cheap app: `python -m benchmarks.ide`.
 
-`--seconds S` of load and `--rounds N` for each. jupyter-server-proxy lives in a venv of its own, made by the command that
-is printed where it is missing. `--workbench` also times cold loads of a real code-server (`make ide-check` installs it).
+`--seconds S` of load and `--rounds N` for each. jupyter-server-proxy lives in a venv of its own, made by the command
+that is printed where it is missing. `--workbench` times cold loads of a real code-server (`make ide-check` installs
+it) instead.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ FRAME = b"\x82\x7f" + FRAME_BYTES.to_bytes(8) + b"f" * FRAME_BYTES
 
 
 class App(asyncio.Protocol):
-    """`/small`, `/large`, `/echo` (messages of up to 125 bytes), `/flood?bytes=N` and `/sink` (answers when it has N)."""
+    """`/small`, `/large`, `/echo` (messages of up to 125 bytes), `/flood?bytes=N`, `/sink?bytes=N` (answers then)."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

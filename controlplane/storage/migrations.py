@@ -67,6 +67,10 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         IndexModel([("instance_id", ASCENDING)], name="instance_id"),
     ),
     "audit": (IndexModel([("at", ASCENDING)], name="at"),),
+    "webhook_deliveries": (
+        IndexModel([("endpoint_id", ASCENDING), ("state", ASCENDING), ("next_attempt_at", ASCENDING)], name="due"),
+        IndexModel([("created_at", ASCENDING)], name="created_at", expireAfterSeconds=30 * _DAY),
+    ),
 }
 
 

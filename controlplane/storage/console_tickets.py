@@ -38,4 +38,6 @@ class MongoConsoleTicketRepository:
 def _to_ticket(row: Document | None) -> ConsoleTicket | None:
     if row is None:
         return None
-    return ConsoleTicket(row["_id"], row["instance_id"], to_principal(row), row["credential_expires_at"], row["expires_at"])
+    return ConsoleTicket(
+        row["_id"], row["instance_id"], to_principal(row), row["credential_expires_at"], row["expires_at"]
+    )

@@ -29,7 +29,9 @@ class MongoIdeTokenRepository:
 
     async def consume(self, token_hash: str, now: datetime) -> IdeToken | None:
         with translated():
-            row = await self._tokens.find_one_and_delete({"_id": exact(token_hash), "expires_at": {"$gt": now}})
+            row: Document | None = await self._tokens.find_one_and_delete(
+                {"_id": exact(token_hash), "expires_at": {"$gt": now}}
+            )
         if row is None:
             return None
         return IdeToken(

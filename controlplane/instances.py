@@ -43,6 +43,7 @@ class Registration:
     owner_id: str
     https: bool = False
     ide_port: int = 8080
+    game_port: int | None = None
 
 
 class InstanceDirectory:
@@ -78,10 +79,7 @@ class InstanceDirectory:
 
     def find(self, reference: str, principal: Principal, kind: InstanceKind | None = None) -> Instance:
         """By id or numeric vmid. Raises NotFound alike for what is missing, foreign or of another kind."""
-        instance_id = reference
-        if reference.isascii() and reference.isdigit() and len(reference) <= 10:
-            instance_id = self._by_vmid.get(int(reference), "")
-        instance = self._by_id.get(instance_id)
+        instance = self.get_by_reference(reference)
         if instance is None or (kind is not None and instance.kind is not kind):
             raise NotFound
         if instance.owner_id != principal.user_id and not principal.is_admin:
@@ -110,6 +108,13 @@ class InstanceDirectory:
     def get(self, instance_id: str) -> Instance | None:
         return self._by_id.get(instance_id)
 
+    def get_by_reference(self, reference: str) -> Instance | None:
+        """By id or numeric vmid, for whoever decides itself who may see it."""
+        instance_id = reference
+        if reference.isascii() and reference.isdigit() and len(reference) <= 10:
+            instance_id = self._by_vmid.get(int(reference), "")
+        return self._by_id.get(instance_id)
+
     def endpoint(self, instance: Instance) -> AgentEndpoint:
         """Where and with which secret to reach the agent. Raises StorageDamaged when the secret does not open."""
         token = self._secret_box.open(instance.sealed_token, _token_context(instance.id)).decode()
@@ -132,6 +137,7 @@ class InstanceDirectory:
             port=registration.port,
             https=registration.https,
             ide_port=registration.ide_port,
+            game_port=registration.game_port,
             sealed_token=self._seal(instance_id, registration.token),
             created_at=self._clock.now(),
         )
@@ -140,7 +146,8 @@ class InstanceDirectory:
         return instance
 
     async def update(self, instance_id: str, changes: Mapping[str, Any]) -> Instance:
-        """`changes` may hold name, vmid, address, port, https, ide_port, owner_id and token (the new agent secret)."""
+        """`changes` may hold name, vmid, address, port, https, ide_port, game_port, owner_id and token (the new agent
+        secret)."""
         if "owner_id" in changes:
             await self._require_owner(changes["owner_id"])
 
@@ -158,6 +165,13 @@ class InstanceDirectory:
 
     async def set_suspension(self, instance_id: str, suspension: Suspension | None) -> Instance:
         return await self._write(instance_id, lambda current: replace(current, suspension=suspension))
+
+    async def set_published(self, instance_id: str, *, published: bool) -> Instance:
+        """Nothing is written where it is so already. Raises NotFound."""
+        current = await self._repository.get(instance_id)
+        if current is not None and current.deleted_at is None and current.published is published:
+            return current
+        return await self._write(instance_id, lambda each: replace(each, published=published))
 
     async def remove(self, instance_id: str) -> None:
         """The record becomes a tombstone; the container itself is not touched."""

@@ -16,7 +16,10 @@ from controlplane.models import (
     ApiKey,
     AuditEntry,
     ConsoleTicket,
+    DeliveryState,
     Entitlement,
+    IdeSession,
+    IdeToken,
     Instance,
     Lease,
     Machine,
@@ -28,6 +31,8 @@ from controlplane.models import (
     StoredAnswer,
     Suspension,
     User,
+    WebhookDelivery,
+    WebhookEndpoint,
 )
 
 
@@ -162,6 +167,26 @@ class ConsoleTicketRepository(Protocol):
         """Take it out, atomically; None when there is none, or it has expired."""
 
 
+class IdeTokenRepository(Protocol):
+    async def add(self, token: IdeToken) -> None: ...
+
+    async def consume(self, token_hash: str, now: datetime) -> IdeToken | None:
+        """Atomically take a token that has not expired; a second call for the same hash gets None."""
+
+
+class IdeSessionRepository(Protocol):
+    async def add(self, session: IdeSession) -> None: ...
+
+    async def get_many(self, cookie_hashes: Sequence[str]) -> dict[str, IdeSession]:
+        """By hash, expired ones included."""
+
+    async def extend(self, cookie_hashes: Sequence[str], idle_until: datetime) -> None:
+        """Move `idle_until` on, never back; what is gone stays gone."""
+
+    async def remove_of_instance(self, instance_id: str) -> None:
+        """Sessions and unused tokens alike."""
+
+
 class IdempotencyRepository(Protocol):
     async def begin(self, scope: str, key: str, request_hash: str, *, now: datetime) -> StoredAnswer | None:
         """Claim the key. None: this caller runs the request. A StoredAnswer: it ran before. Raises Conflict:
@@ -271,6 +296,46 @@ class Publisher(Protocol):
 
     async def withdraw(self, instance: Instance) -> None:
         """Its routes end before its machine does."""
+
+    async def retire(self, instance: Instance) -> None:
+        """Its machine is gone."""
+
+
+class WebhookEndpointRepository(Protocol):
+    async def add(self, endpoint: WebhookEndpoint) -> None: ...
+
+    async def get(self, endpoint_id: str) -> WebhookEndpoint | None: ...
+
+    async def list_enabled(self) -> list[WebhookEndpoint]:
+        """In order of id."""
+
+    async def disable(self, endpoint_id: str, at: datetime) -> bool:
+        """False when it is missing or was disabled already."""
+
+
+class WebhookDeliveryRepository(Protocol):
+    async def add(self, delivery: WebhookDelivery) -> None:
+        """No error when one with this id exists: the event was announced before."""
+
+    async def get(self, delivery_id: str) -> WebhookDelivery | None: ...
+
+    async def due(self, endpoint_id: str, now: datetime, *, limit: int) -> list[WebhookDelivery]:
+        """Pending ones whose next attempt is not later than `now`, the longest overdue first."""
+
+    async def replace(self, delivery: WebhookDelivery, *, expected_attempts: int) -> bool:
+        """Compare-and-set on the number of attempts; False when another process was first."""
+
+    async def restart(self, delivery_id: str, now: datetime) -> WebhookDelivery | None:
+        """Pending again, from the first attempt on; None when there is none."""
+
+    async def page(self, *, state: DeliveryState | None, limit: int, after: str | None) -> list[WebhookDelivery]:
+        """At most `limit` in order of id, behind `after`."""
+
+
+class WebhookSender(Protocol):
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
+        """The status of the answer; its body is not read beyond a bound. No redirect is followed. Raises Unavailable
+        with the reason when there is no answer within the adapter's deadline."""
 
 
 class Entitlements(Protocol):

@@ -6,15 +6,24 @@ import asyncio
 import socket
 
 import tornado.httpserver
-import tornado.netutil
+from tornado.iostream import IOStream
 
-from controlplane.errors import ConfigurationError
+from controlplane.listener import open_listener
 from controlplane.services import Services
 from handlers.app import make_app
+from handlers.strict_stream import StrictStream
 
 HEADER_LIMIT_BYTES = 32 << 10
 BODY_LIMIT_BYTES = 1 << 40  # bodies are streamed to the handlers, which bound them with an answer that says so
 IDLE_CONNECTION_SECONDS = 75
+
+
+class _StrictServer(tornado.httpserver.HTTPServer):
+    """Keeps each request's head as it came, and says so when one is too large."""
+
+    def handle_stream(self, stream: IOStream, address: tuple[object, ...]) -> None:
+        strict = StrictStream(stream.socket, max_buffer_size=stream.max_buffer_size)
+        super().handle_stream(strict, address)
 
 
 class ApiServer:
@@ -22,7 +31,7 @@ class ApiServer:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._server = tornado.httpserver.HTTPServer(
+        self._server = _StrictServer(
             make_app(services),
             no_keep_alive=False,
             max_header_size=HEADER_LIMIT_BYTES,
@@ -30,18 +39,12 @@ class ApiServer:
             idle_connection_timeout=IDLE_CONNECTION_SECONDS,
         )
 
-    def listen(self) -> int:
-        """The port. Raises ConfigurationError when the address cannot be listened on."""
+    def listen(self, listener: socket.socket | None = None) -> int:
+        """The port: that of `listener`, or of one opened as the settings say. Raises ConfigurationError."""
         settings = self._services.settings
-        family = socket.AF_INET6 if ":" in settings.http_address else socket.AF_INET
-        try:
-            sockets = tornado.netutil.bind_sockets(settings.http_port, settings.http_address, family=family)
-        except OSError as error:
-            raise ConfigurationError(
-                "HTTP_PORT", f"{settings.http_address}:{settings.http_port} cannot be listened on: {error.strerror}"
-            ) from error
-        self._server.add_sockets(sockets)
-        port: int = sockets[0].getsockname()[1]
+        listener = listener or open_listener(settings.http_address, settings.http_port)
+        self._server.add_sockets([listener])
+        port: int = listener.getsockname()[1]
         return port
 
     async def drain(self, *, limit_seconds: float) -> None:
@@ -53,4 +56,6 @@ class ApiServer:
         await asyncio.wait((under_way,), timeout=limit_seconds)
         under_way.cancel()
         self._services.uploads.stop()
+        self._services.ide.splices.close()
+        self._services.ide.upstreams.close()
         await self._server.close_all_connections()

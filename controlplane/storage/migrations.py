@@ -58,7 +58,19 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     "agent_states": (IndexModel([("written_at", ASCENDING)], name="written_at"),),
     "idempotency": (IndexModel([("started_at", ASCENDING)], name="started_at", expireAfterSeconds=_DAY),),
     "console_tickets": (IndexModel([("expires_at", ASCENDING)], name="expires_at", expireAfterSeconds=0),),
+    "ide_tokens": (
+        IndexModel([("expires_at", ASCENDING)], name="expires_at", expireAfterSeconds=0),
+        IndexModel([("instance_id", ASCENDING)], name="instance_id"),
+    ),
+    "ide_sessions": (
+        IndexModel([("idle_until", ASCENDING)], name="idle_until", expireAfterSeconds=0),
+        IndexModel([("instance_id", ASCENDING)], name="instance_id"),
+    ),
     "audit": (IndexModel([("at", ASCENDING)], name="at"),),
+    "webhook_deliveries": (
+        IndexModel([("endpoint_id", ASCENDING), ("state", ASCENDING), ("next_attempt_at", ASCENDING)], name="due"),
+        IndexModel([("created_at", ASCENDING)], name="created_at", expireAfterSeconds=30 * _DAY),
+    ),
 }
 
 

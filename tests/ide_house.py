@@ -14,6 +14,7 @@ from controlplane.instances import Registration
 from controlplane.models import Connection, IdeMode, Instance, InstanceKind, User
 from controlplane.storage.database import Database
 from tests.api_house import ApiHouse
+from tests.refagent_process import until
 
 AGENT_TOKEN = "a-token-of-sixteen-and-more"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -229,9 +230,10 @@ class IdeHouse:
         )
 
     async def connected(self, instance: Instance) -> None:
-        async with asyncio.timeout(20):
-            while self.house.services.states.get(instance.id).connection is not Connection.CONNECTED:
-                await asyncio.sleep(0.02)
+        async def is_connected() -> bool:
+            return self.house.services.states.get(instance.id).connection is Connection.CONNECTED
+
+        await until(is_connected)
 
     # -- addresses -----------------------------------------------------------------------------------------------------
 

@@ -41,8 +41,8 @@ class Front(HTTPServerConnectionDelegate):
         self, server_conn: object, connection: HTTP1Connection, start_line: RequestStartLine, headers: HTTPHeaders
     ) -> HTTPMessageDelegate:
         hosts = headers.get_list("Host")
-        if len(hosts) > 1:
-            return SeveralHosts(self._services, self._log, connection)
+        if len(hosts) > 1 or not start_line.path.startswith("/"):
+            return Unclear(self._services, self._log, connection)
         place = self._services.ide.hosts.find(hosts[0] if hosts else None, start_line.path)
         if place is Elsewhere.API:
             return self._application.start_request(server_conn, connection)
@@ -89,8 +89,10 @@ class UnknownHost(Message):
         raise Misdirected("This host is not served here.")
 
 
-class SeveralHosts(Message):
+class Unclear(Message):
+    """Several Hosts, or a target that is no path: for whom it is depends on who reads it (RFC 9112 section 3.2)."""
+
     route = "(unknown host)"
 
     def decide(self) -> None:
-        raise MalformedRequest("This request has several Hosts.", code="request_refused")
+        raise MalformedRequest("This request has several Hosts, or its target is not a path.", code="request_refused")

@@ -18,14 +18,16 @@ import orjson
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
 
-from controlplane.errors import ControlPlaneError
+from controlplane.errors import ControlPlaneError, MalformedRequest, Misdirected
 from controlplane.observability.logs import request_id_of_context
 from controlplane.proxying.request_guard import has_body
 from controlplane.services import Services
 from handlers.base import request_id_of
 from handlers.client_address import client_address
 from handlers.error_map import envelope, retry_after_seconds, status_of
+from handlers.parting import part
 from handlers.request_log import RequestLog
+from handlers.takeover import release_socket
 
 UNREAD_BODY_SECONDS = 5.0
 
@@ -116,7 +118,16 @@ class Message(HTTPMessageDelegate):
         return client_address(self.peer, self.headers.get("X-Forwarded-For"), trusted)
 
     def refuse(self, error: ControlPlaneError) -> None:
-        self.answer(self.render_error(error))
+        """Once the head is there, before any body. Whoever cannot be understood, or still sends, is not listened to:
+        what follows on the connection may be a body or another request, and others could read it otherwise."""
+        answer = self.render_error(error)
+        if self.has_body or isinstance(error, MalformedRequest | Misdirected):
+            self._answer = answer
+            client, _ = release_socket(self.connection.detach())
+            part(client, self._render(answer))
+            self.end(answer.status)
+        else:
+            self.answer(answer)
 
     def render_error(self, error: ControlPlaneError) -> OwnAnswer:
         headers = {"Content-Type": "application/json; charset=utf-8"}
@@ -133,21 +144,28 @@ class Message(HTTPMessageDelegate):
         if self.is_read or self.has_body:
             self._say(answer)
 
+    def _headers(self, answer: OwnAnswer) -> dict[str, str]:
+        return {
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "X-Request-Id": self.request_id,
+            **answer.headers,
+            "Content-Length": str(len(answer.body)),
+        }
+
+    def _render(self, answer: OwnAnswer) -> bytes:
+        """As the last one on its connection."""
+        lines = [f"HTTP/1.1 {answer.status} {responses.get(answer.status, 'Unknown')}", "Connection: close"]
+        lines += [f"{name}: {value}" for name, value in self._headers(answer).items()]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + (b"" if self.method == "HEAD" else answer.body)
+
     def _say(self, answer: OwnAnswer) -> None:
         self._is_said = True
-        headers = HTTPHeaders(
-            {
-                "Cache-Control": "no-store",
-                "X-Content-Type-Options": "nosniff",
-                "Referrer-Policy": "no-referrer",
-                "X-Request-Id": self.request_id,
-                **answer.headers,
-                "Content-Length": str(len(answer.body)),
-            }
-        )
         body = None if self.method == "HEAD" else answer.body
         reason = responses.get(answer.status, "Unknown")
-        self.connection.write_headers(ResponseStartLine("HTTP/1.1", answer.status, reason), headers, body)
+        start_line = ResponseStartLine("HTTP/1.1", answer.status, reason)
+        self.connection.write_headers(start_line, HTTPHeaders(self._headers(answer)), body)
         if self.is_read or self.headers.get("Expect", "").lower() == "100-continue":
             self._finish_now()
         else:

@@ -6,15 +6,13 @@ Where a head is larger than the server takes, Tornado closes without a word; her
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 from collections.abc import Awaitable
 from typing import Any
 
 import orjson
 from tornado.iostream import IOStream, UnsatisfiableReadError
 
-from controlplane.proxying.upload import linger
+from handlers.parting import part
 
 _BODY = orjson.dumps(
     {
@@ -28,7 +26,6 @@ _ANSWER = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/json; charset=utf-8\r\n"
     b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_BODY), _BODY)
 )
-_refusals: set[asyncio.Task[None]] = set()
 
 
 class StrictStream(IOStream):
@@ -51,17 +48,5 @@ class StrictStream(IOStream):
 
     def close(self, exc_info: Any = False) -> None:
         if isinstance(exc_info, UnsatisfiableReadError) and self.socket is not None:
-            refusal = asyncio.get_running_loop().create_task(_refuse(self.socket.dup()))
-            _refusals.add(refusal)  # bounded by the server's connections, each ends within seconds
-            refusal.add_done_callback(_refusals.discard)
+            part(self.socket.dup(), _ANSWER)
         super().close(exc_info)
-
-
-async def _refuse(client: socket.socket) -> None:
-    client.setblocking(False)
-    try:
-        with contextlib.suppress(OSError):
-            client.send(_ANSWER)
-            await linger(client)
-    finally:
-        client.close()

@@ -200,6 +200,7 @@ LINES = (
     _line("asterisk", b"OPTIONS * HTTP/1.1"),
     _line("no leading slash", b"GET page HTTP/1.1"),
     _line("a fragment", b"GET <base>page#x HTTP/1.1"),
+    _line("HTTP/1.0", b"GET <base>page HTTP/1.0"),
     _line("HTTP/0.9", b"GET <base>page"),
     _line("HTTP/2.0", b"GET <base>page HTTP/2.0"),
     _line("HTTP/1.2", b"GET <base>page HTTP/1.2"),
@@ -224,11 +225,11 @@ LINES = (
 )
 
 UPGRADES = (
+    _refused("upgrade in HTTP/1.0", b"GET <base>page HTTP/1.0\r\n<own>" + _UPGRADE + b"\r\n" + SMUGGLED),
     _refused("upgrade with a length", _GET + _UPGRADE + b"Content-Length: 5\r\n\r\nhello" + SMUGGLED),
     _refused("upgrade with chunks", _GET + _UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED),
     # An upgrade that is asked for may be left alone (RFC 9110 section 7.8): the app must then not see it either.
     _legal("upgrade by POST", _POST + _UPGRADE + b"\r\n"),
-    _legal("upgrade in HTTP/1.0", b"GET <base>page HTTP/1.0\r\n<own>" + _UPGRADE + b"\r\n"),
     _legal(
         "upgrade to HTTP/2",
         _GET + b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
@@ -241,7 +242,6 @@ UPGRADES = (
 
 LEGAL = (
     _legal("GET", _GET + b"\r\n"),
-    _legal("HTTP/1.0", b"GET <base>page HTTP/1.0\r\n<own>\r\n"),
     _legal("an empty line before", b"\r\n" + _GET + b"\r\n"),
     _legal("two in a row", _GET + b"\r\n" + _GET + b"\r\n", requests=2),
     _legal("a length", _POST + b"Content-Length: 5\r\n\r\nhello", b"hello"),

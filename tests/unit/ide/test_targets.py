@@ -12,7 +12,16 @@ HOSTS = Hosts(frozenset({"localhost", "control.example.org"}), "ide.example.org"
 
 @pytest.mark.parametrize(
     "host",
-    ["control.example.org", "Control.Example.ORG:8443", "localhost", "localhost:1", "127.0.0.1", "10.0.0.5:8080", "[::1]:8080", None],
+    [
+        "control.example.org",
+        "Control.Example.ORG:8443",
+        "localhost",
+        "localhost:1",
+        "127.0.0.1",
+        "10.0.0.5:8080",
+        "[::1]:8080",
+        None,
+    ],
 )
 def test_our_names_and_addresses_lead_to_the_api(host: str | None) -> None:
     assert HOSTS.find(host, "/api/auth/me") is Elsewhere.API
@@ -29,12 +38,27 @@ def test_an_ides_host_leads_to_it_whatever_the_path_and_the_port(host: str) -> N
 @pytest.mark.parametrize(
     "host",
     [
-        "", "evil.example", "ide.example.org", "dev-.ide.example.org", "dev-x.ide.example.org", "dev-0.ide.example.org",
-        "dev-01.ide.example.org", "dev-99999999999.ide.example.org", "a.dev-201.ide.example.org", "dev-201.ide.example.org.",
-        "dev-201.ide.example.org.evil.example", "dev-201ide.example.org", "xdev-201.ide.example.org", "control.example.org.",
-        "control.example.org, control.example.org", "user@control.example.org", "control.example.org/x", "localhost:99999",
+        "",
+        "evil.example",
+        "ide.example.org",
+        "dev-.ide.example.org",
+        "dev-x.ide.example.org",
+        "dev-0.ide.example.org",
+        "dev-01.ide.example.org",
+        "dev-99999999999.ide.example.org",
+        "a.dev-201.ide.example.org",
+        "dev-201.ide.example.org.",
+        "dev-201.ide.example.org.evil.example",
+        "dev-201ide.example.org",
+        "xdev-201.ide.example.org",
+        "control.example.org.",
+        "control.example.org, control.example.org",
+        "user@control.example.org",
+        "control.example.org/x",
+        "localhost:99999",
         "localhost:",
-        "localhost:8080x", "dev-\u0662.ide.example.org",
+        "localhost:8080x",
+        "dev-\u0662.ide.example.org",
     ],
 )
 def test_any_other_host_is_nobodys(host: str) -> None:

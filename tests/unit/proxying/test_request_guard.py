@@ -38,7 +38,7 @@ def test_a_plain_head_passes(head: bytes) -> None:
         (b"GET / HTTP/1.1\r\nX: a\rb\r\n\r\n", "bare carriage return"),
         (b"GET / HTTP/1.1\r\nX: a\r\n b\r\n\r\n", "folded"),
         (b"GET / HTTP/1.1\r\nX: a\r\n\tb\r\n\r\n", "folded"),
-        (b"GET / HTTP/1.1\r\nX : a\r\n\r\n", "before"),
+        (b"GET / HTTP/1.1\r\nX : a\r\n\r\n", "a space stands between"),
         (b"GET / HTTP/1.1\r\nX: a\x00\r\n\r\n", "not that of"),
         (b"GET / HTTP/1.1\r\nX: a\x7f\r\n\r\n", "not that of"),
         (b"GET  / HTTP/1.1\r\n\r\n", "not that of"),
@@ -53,7 +53,7 @@ def test_a_plain_head_passes(head: bytes) -> None:
 def test_a_head_that_could_be_read_otherwise_is_refused_with_its_fault(head: bytes, why: str) -> None:
     with pytest.raises(MalformedRequest) as refused:
         check_head(head)
-    assert why.split()[0] in refused.value.message
+    assert why in refused.value.message
     assert refused.value.stable_code == "request_refused"
 
 

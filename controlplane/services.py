@@ -27,6 +27,7 @@ from controlplane.observability.audit import AuditTrail
 from controlplane.observability.loop_lag import LoopLag
 from controlplane.observability.metrics import Metrics
 from controlplane.ports import Clock, StorageProbe, UserRepository
+from controlplane.provisioning.service import ProvisioningService
 from controlplane.proxying.console_hub import ConsoleHub
 from controlplane.proxying.http_upstream import Upstreams
 from controlplane.proxying.splice import Splices
@@ -113,3 +114,4 @@ class Services:
     publisher: InstancePublisher
     idempotency: Idempotency
     audit: AuditTrail
+    provisioning: ProvisioningService

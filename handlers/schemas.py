@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from controlplane.provisioning.plans import DEFAULT_PLAN, PLANS
 from handlers.validation import BodySchema, QuerySchema, Schema
 
 _PASSWORD: dict[str, Any] = {"type": "string", "required": True, "minlength": 1, "maxlength": 1024}
@@ -101,6 +102,16 @@ UPLOAD = QuerySchema({"path": {"type": "string", "required": True, "minlength": 
 PAGE = QuerySchema(_PAGE)
 INSTANCE_LIST = QuerySchema(_INSTANCE_LIST)
 ADMIN_INSTANCE_LIST = QuerySchema({**_INSTANCE_LIST, "ownerId": _ID})
+
+PROVISIONING = BodySchema(
+    {
+        "name": {**_NAME, "required": True},
+        "plan": {"type": "string", "allowed": list(PLANS), "default": DEFAULT_PLAN},
+    }
+)
+OPERATION_LIST = QuerySchema(
+    {**_PAGE, "state": {"type": "string", "allowed": ["any", "underWay", "needsAdministrator"], "default": "any"}}
+)
 
 WEBHOOK = BodySchema(
     {

@@ -183,6 +183,7 @@ class Wire:
         with contextlib.suppress(OSError):
             while piece := await self.reader.read(1 << 16):
                 data += piece
+        self.close()
         return data
 
     def close(self) -> None:
@@ -197,6 +198,7 @@ class IdeHouse:
     app: App = field(default_factory=App)
     settings: Mapping[str, str] = field(default_factory=dict)
     agent: Agent = field(default_factory=Agent)
+    vmid: int = 201
 
     async def __aenter__(self) -> IdeHouse:
         self.house = ApiHouse(self.database, **{"DEV_IDE_HOST_SUFFIX": "localhost", **self.settings})
@@ -204,7 +206,7 @@ class IdeHouse:
         self.port = int(self.house.url.rpartition(":")[2])
         self.app_port = await self.app.start()
         self.agent_port = await self.agent.start()
-        self.workshop = await self.dev_container(self.house.ada, 201, self.agent_port, self.app_port)
+        self.workshop = await self.dev_container(self.house.ada, self.vmid, self.agent_port, self.app_port)
         await self.connected(self.workshop)
         return self
 

@@ -26,6 +26,7 @@ class Scope(StrEnum):
     INSTANCES_FILES = "instances:files"
     INSTANCES_BACKUPS = "instances:backups"
     INSTANCES_IDE = "instances:ide"
+    INSTANCES_PROVISION = "instances:provision"
     ACCOUNT_READ = "account:read"
     ADMIN = "admin"
 

@@ -79,6 +79,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._interim = 0
         self._is_interim = False
         self._is_complete = False
+        self._keeps_alive = False
         self._has_excess = False
 
     # -- the request ---------------------------------------------------------------------------------------------------
@@ -171,6 +172,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         except httptools.HttpParserError as error:
             if not (self._is_complete and self._has_excess):
+                self._deliver()  # what was good of it, so that it is seen to break off
                 self._fail(_fault(error))
                 return
         if self._head is None and self._head_bytes > HEAD_LIMIT_BYTES:
@@ -206,6 +208,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head = AnswerHead(status, self._reason.decode("latin-1"), self._fields)
         if self._is_head_request:
             self._is_complete = True
+            self._keeps_alive = self._parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:
         if self._is_complete or self._is_interim:
@@ -218,8 +221,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._is_interim = False
             self._fields = []
             self._reason = b""
-        elif self._head is not None:
+        elif self._head is not None and not self._is_complete:
             self._is_complete = True
+            self._keeps_alive = self._parser.should_keep_alive()
 
     # -- within --------------------------------------------------------------------------------------------------------
 
@@ -262,7 +266,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if not self._is_request_sent:
             return  # an early answer: `relay` ends it
-        if self._has_excess or not self.is_usable or not self._parser.should_keep_alive():
+        if self._has_excess or not self.is_usable or not self._keeps_alive:
             self.abort()
         else:
             self._pool.keep(self)

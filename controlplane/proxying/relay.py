@@ -23,7 +23,7 @@ EARLY_ANSWER_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`head` is complete; `chunked` says how the body is framed, None that there is none. The browser's is HTTP/1.1."""
+    """`head` is complete; `chunked` says how the body is framed, None that there is none."""
 
     key: Key
     method: str

@@ -47,11 +47,13 @@ def check_request(method: str, target: str, version: str, headers: HTTPHeaders) 
         raise _refused(f"{method} is not served here")
     if not target.startswith("/") or "#" in target:
         raise _refused("its target is not a path")
-    if version != "HTTP/1.1":
-        raise _refused("its version is not HTTP/1.1, which a proxy in between must speak too")
+    if version not in ("HTTP/1.0", "HTTP/1.1"):
+        raise _refused("its version is neither HTTP/1.1 nor HTTP/1.0")
+    if version == "HTTP/1.0" and "Connection" in headers and headers["Connection"].lower() != "close":
+        raise _refused("HTTP/1.0 may not keep a connection here: its answers may have no length")
     if len(headers.get_list("Host")) != 1:
         raise _refused("it has no Host, or several")
-    _check_framing(headers)
+    _check_framing(version, headers)
     if has_body(headers) and "Upgrade" in headers:
         raise _refused("it asks for an upgrade and has a body")
 
@@ -61,11 +63,11 @@ def has_body(headers: HTTPHeaders) -> bool:
     return "Transfer-Encoding" in headers or headers.get("Content-Length", "0").strip("0") != ""
 
 
-def _check_framing(headers: HTTPHeaders) -> None:
+def _check_framing(version: str, headers: HTTPHeaders) -> None:
     lengths, codings = headers.get_list("Content-Length"), headers.get_list("Transfer-Encoding")
     if codings and lengths:
         raise _refused("it has both a Content-Length and a Transfer-Encoding")
-    if codings and [coding.lower() for coding in codings] != ["chunked"]:
+    if codings and ([coding.lower() for coding in codings] != ["chunked"] or version == "HTTP/1.0"):
         raise _refused("its Transfer-Encoding is not exactly chunked")
     if lengths and (len(lengths) > 1 or not (lengths[0].isascii() and lengths[0].isdigit() and len(lengths[0]) < 19)):
         raise _refused("its Content-Length is not one number")

@@ -40,22 +40,21 @@ from controlplane.models import AgentEndpoint, Instance
 from controlplane.observability.audit import AuditTrail
 from controlplane.observability.loop_lag import LoopLag
 from controlplane.observability.metrics import Metrics
-from controlplane.ports import Mailer
+from controlplane.ports import Mailer, Provider
+from controlplane.provisioning.board import OperationBoard
 from controlplane.proxying.agent_socket import open_agent_socket
 from controlplane.proxying.console_hub import ConsoleHub
 from controlplane.proxying.upgrade import open_websocket
 from controlplane.proxying.upload import Uploads
 from controlplane.proxying.websocket import WebSocket
-from controlplane.publishing.publisher import InstancePublisher
-from controlplane.publishing.sender import CurlWebhookSender
-from controlplane.publishing.webhooks import Webhooks
 from controlplane.secretbox import SecretBox
 from controlplane.services import Lifecycle, Services
 from controlplane.settings import Settings
 from controlplane.storage.database import Database
-from controlplane.storage.webhooks import MongoWebhookDeliveryRepository, MongoWebhookEndpointRepository
 from controlplane.wiring.database import Repositories, prepare_database
 from controlplane.wiring.ide import build_ide, ide_jobs
+from controlplane.wiring.provisioning import make_provider, make_provisioning
+from controlplane.wiring.publishing import make_publishing
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +67,12 @@ _FORGOTTEN_LIMIT = 10_000
 
 
 class ControlPlane:
-    """Everything but the listening socket. Build it, `start` it, hand `services` to the handlers, `stop` it."""
+    """Everything but the listening socket. Build it, `start` it, hand `services` to the handlers, `stop` it.
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    `provider` stands in the place of the one that the settings name.
+    """
+
+    def __init__(self, settings: Settings, database: Database, *, provider: Provider | None = None) -> None:
         self._database = database
         self._repositories = repositories = Repositories.on(database)
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -101,23 +103,35 @@ class ControlPlane:
             backup_timeout_seconds=settings.agent_backup_timeout_seconds,
             body_limit_bytes=settings.agent_body_limit_bytes,
         )
-        views = InstanceViews(directory, states, clock, stale_after_seconds=settings.agent_stale_after_seconds)
+        board = OperationBoard(repositories.operations)
+        views = InstanceViews(directory, states, clock, board, stale_after_seconds=settings.agent_stale_after_seconds)
         events = EventHub(directory, views)
+        board.add_listener(events.on_operation_change)
         live = LiveConnections(authenticator)
         audit = AuditTrail(repositories.audit, clock, metrics.audit_dropped)
         console_tickets = ConsoleTickets(repositories.console_tickets, authenticator, clock)
         dial = partial(
             open_agent_socket, check_dial=check_dial, tls=tls, timeout_seconds=settings.agent_timeout_seconds
         )
-        self._webhook_sender = CurlWebhookSender()
-        webhooks = Webhooks(
-            endpoints=MongoWebhookEndpointRepository(database),
-            deliveries=MongoWebhookDeliveryRepository(database),
-            leases=repositories.leases,
-            sender=self._webhook_sender,
+        self._publishing = make_publishing(
+            database,
+            repositories,
+            directory=directory,
             secret_box=secret_box,
             clock=clock,
             owner=self._owner,
+        )
+        self.provisioning = make_provisioning(
+            settings,
+            repositories,
+            provider=provider or make_provider(settings),
+            board=board,
+            publisher=self._publishing.publisher,
+            directory=directory,
+            agents=agents,
+            clock=clock,
+            owner=self._owner,
+            on_stored=self._on_new_instance,
         )
         self.services = Services(
             settings=settings,
@@ -200,10 +214,11 @@ class ControlPlane:
                     _dial_console, check_dial=check_dial, tls=tls, timeout_seconds=settings.agent_timeout_seconds
                 ),
             ),
-            webhooks=webhooks,
-            publisher=InstancePublisher(directory, webhooks),
+            webhooks=self._publishing.webhooks,
+            publisher=self._publishing.publisher,
             idempotency=Idempotency(repositories.idempotency, secret_box, clock),
             audit=audit,
+            provisioning=self.provisioning.service,
         )
         self._jobs = JobRunner(metrics.job_failures)
         directory.add_listener(self._on_instance_change)
@@ -238,6 +253,7 @@ class ControlPlane:
         await prepare_database(self._database)
         await self.services.states.load()
         await self.services.instances.load()
+        await self.provisioning.service.load()
         await self._renew_polling_lease()
 
     def _start_jobs(self) -> None:
@@ -251,8 +267,9 @@ class ControlPlane:
             Job("consoles", services.consoles.run_once, 1, 10),
             Job("live", services.live.check, 1.5, 10),
             Job("audit", services.audit.flush, 5, 30),
-            Job("webhooks", services.webhooks.run_once, 1, 45),
             *ide_jobs(services.ide),
+            *self._publishing.jobs(),
+            *self.provisioning.jobs(services.settings),
         ):
             self._jobs.start(job)
 
@@ -260,6 +277,7 @@ class ControlPlane:
         """Stop the jobs, let the polls under way end, write what waits, give up the lease, close what is open."""
         services = self.services
         await self._jobs.stop(limit_seconds=STOP_SECONDS)
+        await self.provisioning.close(limit_seconds=STOP_SECONDS)
         await services.consoles.close()
         await services.poller.drain()
         services.loop_lag.stop()
@@ -267,7 +285,7 @@ class ControlPlane:
             await self._write_what_waits()
         await services.sessions.close()
         await services.resets.close()
-        self._webhook_sender.close()
+        self._publishing.close()
         await self._transport.close()
         self._hasher.close()
 
@@ -316,6 +334,9 @@ class ControlPlane:
             del self._forgotten[instance_id]
 
     # -- instances come and go ---------------------------------------------------------------------------------------
+
+    def _on_new_instance(self, instance: Instance) -> None:
+        self.services.poller.poll_now(instance.id)
 
     def _on_instance_change(self, before: Instance | None, after: Instance | None) -> None:
         services = self.services

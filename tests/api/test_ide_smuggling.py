@@ -24,7 +24,7 @@ ANSWER_SECONDS = 20.0
 STAYED_OPEN = 0
 UNTIL_CLOSED = 99
 MUTANTS = 600
-AT_ONCE = 40
+AT_ONCE = 200
 MUTANT_SECONDS = 2.0
 """How long the answer to a mutant is waited for: some are requests that do not end."""
 

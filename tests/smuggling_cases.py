@@ -200,7 +200,6 @@ LINES = (
     _line("asterisk", b"OPTIONS * HTTP/1.1"),
     _line("no leading slash", b"GET page HTTP/1.1"),
     _line("a fragment", b"GET <base>page#x HTTP/1.1"),
-    _line("HTTP/1.0", b"GET <base>page HTTP/1.0"),
     _line("HTTP/0.9", b"GET <base>page"),
     _line("HTTP/2.0", b"GET <base>page HTTP/2.0"),
     _line("HTTP/1.2", b"GET <base>page HTTP/1.2"),
@@ -242,6 +241,7 @@ UPGRADES = (
 
 LEGAL = (
     _legal("GET", _GET + b"\r\n"),
+    _legal("HTTP/1.0", b"GET <base>page HTTP/1.0\r\n<own>\r\n"),
     _legal("an empty line before", b"\r\n" + _GET + b"\r\n"),
     _legal("two in a row", _GET + b"\r\n" + _GET + b"\r\n", requests=2),
     _legal("a length", _POST + b"Content-Length: 5\r\n\r\nhello", b"hello"),

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test lint format check game-check openapi lock binary binary-check clean
+.PHONY: help demo test lint format check game-check browser-check openapi lock binary binary-check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -19,11 +19,14 @@ $(STAMP): requirements.lock setup.py
 demo: $(STAMP)  ## a control plane with three real agents on loopback (PORT=8080, DATA_DIR=demo-data)
 	$(BIN)/python run.py demo --port $(or $(PORT),8080) --data-dir $(or $(DATA_DIR),demo-data)
 
-test: $(STAMP)  ## every test but those of the real game server
-	$(BIN)/pytest -m "not game and not binary" -n 4 --dist loadfile
+test: $(STAMP)  ## every test but those of the real game server, the browser and the binary
+	$(BIN)/pytest -m "not game and not browser and not binary" -n 4 --dist loadfile
 
 game-check: $(STAMP)  ## a real OpenTTD dedicated server under the reference agent
 	$(BIN)/pytest -m game tests/game
+
+browser-check: $(STAMP)  ## the dashboard in a real Chromium (CHROMIUM=… names another than the system's)
+	$(BIN)/pytest -m browser tests/browser
 
 lint: $(STAMP)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

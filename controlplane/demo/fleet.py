@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from controlplane.errors import ConfigurationError
 from controlplane.models import InstanceKind
+from controlplane.provisioning.local_editor import editor_command
 
 STOP_SECONDS = 15.0
 
@@ -40,6 +41,7 @@ class Member:
 class RunningAgent:
     member: Member
     port: int
+    ide_port: int
     token: str
     pid: int
 
@@ -99,6 +101,11 @@ class Fleet:
         if not token_file.exists():
             write_private(token_file, secrets.token_urlsafe(32))
         port = known_port if known_port is not None and _is_free(known_port) else _free_port()
+        ide_port = _free_port()
+        editor: tuple[str, ...] = ()
+        if member.kind is InstanceKind.DEV:
+            command = editor_command().replace("{ide_port}", str(ide_port))
+            editor = ("--codeserver-port", str(ide_port), "--codeserver-command", command)
         log = (home / "agent.log").open("ab")
         self._logs.append(log)
         process = await asyncio.create_subprocess_exec(
@@ -107,6 +114,7 @@ class Fleet:
             *("--address", "127.0.0.1", "--port", str(port)),
             *("--token-file", str(token_file), "--dir", str(home / "data")),
             *("--ready-pattern", member.ready_pattern, "--stop-line", member.stop_line),
+            *editor,
             "--die-with-parent",
             "--",
             *member.command,
@@ -118,7 +126,7 @@ class Fleet:
             start_new_session=True,  # Ctrl-C in the terminal reaches the demo alone, which then ends them in order
         )
         self._processes.append(process)
-        return RunningAgent(member, port, token_file.read_text().strip(), process.pid)
+        return RunningAgent(member, port, ide_port, token_file.read_text().strip(), process.pid)
 
     async def stop(self) -> None:
         """Ask every agent to end, wait, and make sure."""

@@ -96,6 +96,8 @@ def _settings(folder: Path, port: int, demo: DemoSecrets) -> Settings:
             "CREDENTIALS_KEY": demo.credentials_key,
             "REGISTRATION_ENABLED": "true",
             "AGENT_NETWORKS": "127.0.0.0/8",
+            "DEV_IDE_HOST_SUFFIX": "localhost",
+            "DEV_IDE_RETURN_HOSTED_URL": "true",
             "AGENT_POLL_INTERVAL_SECONDS": str(POLL_INTERVAL_SECONDS),
         }
     )
@@ -119,10 +121,12 @@ async def _seed(services: Services, demo: DemoSecrets, agents: list[RunningAgent
                     port=agent.port,
                     token=agent.token,
                     owner_id=customer.id,
+                    ide_port=agent.ide_port,
                 )
             )
-        elif instance.port != agent.port:
-            instance = await services.instances.update(instance.id, {"port": agent.port, "token": agent.token})
+        elif (instance.port, instance.ide_port) != (agent.port, agent.ide_port):
+            changes = {"port": agent.port, "ide_port": agent.ide_port, "token": agent.token}
+            instance = await services.instances.update(instance.id, changes)
         registered.append((instance.id, agent))
     return registered
 

@@ -214,6 +214,8 @@ LINES = (
     _line("a space behind", b"GET <base>page HTTP/1.1 "),
     _line("NUL in the target", b"GET <base>a\x00b HTTP/1.1"),
     _line("bare CR in the target", b"GET <base>a\rb HTTP/1.1"),
+    _line("a letter that is not ASCII", "GET <base>p\u00e4ge HTTP/1.1".encode()),
+    _line("a byte that is no UTF-8", b"GET <base>p\xffge HTTP/1.1"),
     _line("method with a bracket", b"G(T <base>page HTTP/1.1"),
     _line("method is empty", b" <base>page HTTP/1.1"),
     _line("method of a hundred thousand letters", b"G" * 100_000 + b" <base>page HTTP/1.1"),

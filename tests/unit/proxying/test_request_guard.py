@@ -22,7 +22,7 @@ def headers(*fields: tuple[str, str]) -> HTTPHeaders:
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"PROPFIND /a?b=c%20d HTTP/1.0\r\nHost:x\r\nX-A:\r\nX-B: \t caf\xe9 \r\n\r\n",
-        b"GET /\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /%C3%A9 HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
 )
 def test_a_plain_head_passes(head: bytes) -> None:
@@ -44,6 +44,7 @@ def test_a_plain_head_passes(head: bytes) -> None:
         (b"GET  / HTTP/1.1\r\n\r\n", "not that of"),
         (b"GET / HTTP/2.0\r\n\r\n", "not that of"),
         (b"GET /a b HTTP/1.1\r\n\r\n", "not that of"),
+        (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n", "not that of"),  # RFC 9112 section 3.2: percent-encoded
         (b"GET / HTTP/1.1\r\n: a\r\n\r\n", "not that of"),
         (b"GET / HTTP/1.1\r\nX(): a\r\n\r\n", "not that of"),
         (b"", "not that of"),

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test lint format check game-check browser-check openapi lock binary binary-check clean
+.PHONY: help demo test lint format check game-check browser-check ide-check openapi lock binary binary-check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -20,13 +20,20 @@ demo: $(STAMP)  ## a control plane with three real agents on loopback (PORT=8080
 	$(BIN)/python run.py demo --port $(or $(PORT),8080) --data-dir $(or $(DATA_DIR),demo-data)
 
 test: $(STAMP)  ## every test but those of the real game server, the browser and the binary
-	$(BIN)/pytest -m "not game and not browser and not binary" -n 4 --dist loadfile
+	$(BIN)/pytest -m "not game and not browser and not binary and not ide" -n 4 --dist loadfile
 
 game-check: $(STAMP)  ## a real OpenTTD dedicated server under the reference agent
 	$(BIN)/pytest -m game tests/game
 
 browser-check: $(STAMP)  ## the dashboard in a real Chromium (CHROMIUM=… names another than the system's)
 	$(BIN)/pytest -m browser tests/browser
+
+ide-check: $(STAMP) tools-cache/code-server/run.sh  ## a real code-server through the control plane, in Chromium (2 minutes more, the first time)
+	$(BIN)/pytest -m ide tests/ide
+
+tools-cache/code-server/run.sh:
+	@test -f ../shared/tools/install-code-server.sh || { echo "ide-check needs a code-server in tools-cache/code-server, with a run.sh that starts it" >&2; exit 1; }
+	bash ../shared/tools/install-code-server.sh tools-cache/code-server
 
 lint: $(STAMP)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

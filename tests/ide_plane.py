@@ -18,6 +18,7 @@ from tests.refagent_process import TOKEN, AgentProcess
 
 ADMIN = {"email": "root@example.org", "password": "correct horse battery"}
 VMID = 201
+ROOT_FOLDER = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
 STAND_IN = (sys.executable, "-u", "-m", "controlplane.demo.web_ide")
 

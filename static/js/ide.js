@@ -58,10 +58,9 @@ export function idePanel({ instance, api, store }) {
     h(
       "div",
       { class: "panel-head" },
-      h("div", {}, h("h2", {}, "IDE"), h("p", { class: "quiet-text" }, "It opens in a tab of its own, as you.")),
+      h("div", {}, h("h2", {}, "IDE"), said),
       openButton,
     ),
-    said,
     h("div", { class: "power", role: "group", "aria-label": "code-server" }, buttons.map((each) => each.element)),
   );
 

@@ -11,7 +11,7 @@ from controlplane.models import IdeMode, IdeSession, IdeToken, Principal, Role
 from controlplane.storage.database import Database
 from controlplane.storage.ide import MongoIdeSessionRepository, MongoIdeTokenRepository
 
-NOW = datetime(2027, 1, 1, tzinfo=UTC)
+NOW = datetime(2099, 1, 1, tzinfo=UTC)
 ADA = Principal("usr_1", "ada@example.org", Role.CUSTOMER, "ses_1")
 KEY = Principal("usr_1", "ada@example.org", Role.ADMIN, None, "key_1", frozenset({"instances:ide"}))
 

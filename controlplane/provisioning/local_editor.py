@@ -15,6 +15,7 @@ SOURCE_FOLDER = Path(__file__).resolve().parents[2]
 INSTALLED = Path("tools-cache") / "code-server" / "run.sh"
 _OPTIONS = (
     *("--auth", "none", "--bind-addr", "127.0.0.1:{ide_port}"),  # reachable from the control plane alone
+    *("--user-data-dir", "../code-server"),  # beside the files: in the user's home all containers would share it
     *("--disable-telemetry", "--disable-update-check", "--disable-workspace-trust", "--ignore-last-opened", "."),
 )
 

@@ -32,6 +32,7 @@ SETTINGS = {
     "files.autoSave": "off",
     "workbench.startupEditor": "none",
     "workbench.editorLargeFileConfirmation": 100,
+    "terminal.integrated.enablePersistentSessions": False,  # a page of one test shows no terminal of another
     "chat.disableAIFeatures": True,
 }
 
@@ -170,6 +171,7 @@ def test_the_demo_offers_it_from_the_dashboard(tmp_path: Path, browser: Browser)
         workbench = Workbench(page)
         until(lambda: page.goto(opened, wait_until="commit") is not None)
         expect(page.locator(".monaco-workbench")).to_be_visible(timeout=PATIENCE_MS)
+        assert page.url.endswith(f"?folder={folder}/agents/workshop/data/files")
         take_picture(page, "demo")
         assert len(workbench.sockets) <= SOCKET_LIMIT
         context.close()

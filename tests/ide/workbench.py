@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Page, WebSocket, expect
+from playwright.sync_api import Locator, Page, WebSocket, expect
 
 READY_SECONDS = 90
 PATIENCE_MS = 60_000
@@ -46,11 +46,16 @@ class Workbench:
         self.page.keyboard.press("Control+s")
         expect(self.page.locator(".tab.active.dirty")).to_have_count(0, timeout=PATIENCE_MS)
 
+    @property
+    def _terminal(self) -> Locator:
+        """The latest screen: on a reconnection the old one stays beside it for a moment."""
+        return self.page.locator(".terminal-wrapper.active .xterm-screen").last
+
     def open_terminal(self) -> None:
         self.page.keyboard.press("Control+Backquote")
-        expect(self.page.locator(".terminal-wrapper.active .xterm-screen")).to_be_visible(timeout=PATIENCE_MS)
+        expect(self._terminal).to_be_visible(timeout=PATIENCE_MS)
 
     def type_in_terminal(self, line: str) -> None:
-        self.page.locator(".terminal-wrapper.active .xterm-screen").click()
+        self._terminal.click()
         self.page.keyboard.type(line)
         self.page.keyboard.press("Enter")

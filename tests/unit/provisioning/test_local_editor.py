@@ -18,6 +18,7 @@ def test_a_real_code_server_is_taken_where_it_is_installed(tmp_path: Path) -> No
     words = shlex.split(editor_command(tmp_path, which=lambda _: "/usr/bin/code-server"))
     assert words[0] == str(installed)
     assert words[1:5] == ["--auth", "none", "--bind-addr", "127.0.0.1:{ide_port}"]
+    assert words[words.index("--user-data-dir") + 1] == "../code-server"  # of this container alone
     installed.unlink()
     assert shlex.split(editor_command(tmp_path, which=lambda _: "/usr/bin/code-server"))[0] == "/usr/bin/code-server"
 

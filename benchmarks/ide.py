@@ -56,12 +56,14 @@ def measure(contender: Contender, seconds: float) -> None:
     rate = _run(lambda: load.requests_per_second(way, seconds))
     note("requests/s", rate)
     note("µs CPU/request", (contender.cpu() - before) / (rate * seconds) * 1e6)
-    count = int(seconds * 500)
+    count, trips = int(seconds * 500), int(seconds * 5000)
     for name, value in zip(("small p50 µs", "small p99 µs"), load.latencies(way, count), strict=True):
         note(name, value)
     note("20 MB MB/s", statistics.median(load.large_file(way) for _ in range(5)))
-    for name, value in zip(("ws trip p50 µs", "ws trip p99 µs"), load.round_trips(way, count), strict=True):
+    before = contender.cpu()
+    for name, value in zip(("ws trip p50 µs", "ws trip p99 µs"), load.round_trips(way, trips), strict=True):
         note(name, value)
+    note("µs CPU/ws trip", (contender.cpu() - before) / trips * 1e6)
     note("ws down MB/s", load.frames_down(way, FRAMES_BYTES))
     note("ws up MB/s", load.frames_up(way, FRAMES_BYTES))
 
@@ -111,11 +113,12 @@ def main() -> None:
             contenders.append(Contender(*stack.enter_context(proxies.jupyter(folder, port))))
         else:
             print(f"jupyter-server-proxy is not measured; install it by\n  {proxies.INSTALL_JUPYTER}")
+        contenders.append(Contender(*stack.enter_context(proxies.control_plane(folder, port))))
+        for contender in contenders[1:]:  # first: what a load leaves behind would hide it
+            contender.note("KiB/open socket", memory_of_sockets(contender))
         for _ in range(given.rounds):
             for contender in contenders:
                 measure(contender, given.seconds)
-        for contender in contenders[1:]:
-            contender.note("KiB/open socket", memory_of_sockets(contender))
         table(contenders)
 
 

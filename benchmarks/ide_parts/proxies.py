@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import http.client
+import json
+import multiprocessing
+import multiprocessing.connection
 import socket
 import subprocess
 import time
@@ -10,8 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import uvloop
 
 from benchmarks.ide_parts.load import Way
+from benchmarks.rest import SECRETS
+from controlplane.instances import Registration
+from controlplane.models import Connection, InstanceKind, Role
+from controlplane.settings import Settings
+from controlplane.storage.database import Database
+from controlplane.storage.embedded_server import EmbeddedServer
+from controlplane.wiring import ControlPlane
+from handlers.server import ApiServer
 
 JUPYTER = Path("tools-cache/jupyter/bin/jupyter-server")
 INSTALL_JUPYTER = (
@@ -69,6 +83,62 @@ def jupyter(folder: Path, app_port: int) -> Iterator[tuple[Way, psutil.Process]]
     ) as process:
         _until_listening(port)
         yield Way("jupyter-server-proxy", port, f"/proxy/{app_port}"), psutil.Process(process.pid)
+
+
+@contextlib.contextmanager
+def control_plane(folder: Path, app_port: int) -> Iterator[tuple[Way, psutil.Process]]:
+    """By path, as a browser with its cookie."""
+    context = multiprocessing.get_context("spawn")
+    pipe, its_end = context.Pipe()
+    process = context.Process(target=_serve, args=(its_end, str(folder), app_port), daemon=True)
+    process.start()
+    try:
+        port, instance_id, token = pipe.recv()
+        base = f"/__ide/{instance_id}"
+        cookie = _cookie(port, instance_id, token)
+        yield Way("control plane", port, base, f"Cookie: {cookie}\r\n"), psutil.Process(process.pid)
+    finally:
+        pipe.send(None)
+        process.join()
+
+
+def _cookie(port: int, instance_id: str, token: str) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    connection.request("POST", f"/api/dev/{instance_id}/ide-token", b'{"mode": "path"}', headers)
+    url = json.loads(connection.getresponse().read())["url"]
+    connection.request("GET", url, headers={"Sec-Fetch-Mode": "navigate"})
+    answer = connection.getresponse()
+    return str(answer.headers["Set-Cookie"]).partition(";")[0]
+
+
+def _serve(pipe: multiprocessing.connection.Connection, folder: str, app_port: int) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve_until_told(pipe, Path(folder), app_port))
+
+
+async def _serve_until_told(pipe: multiprocessing.connection.Connection, folder: Path, app_port: int) -> None:
+    embedded = EmbeddedServer(folder / "storage")
+    database = Database(await embedded.start(), "benchmark", timeout_seconds=5)
+    settings = Settings.from_env({**SECRETS, "HTTP_PORT": "0", "BCRYPT_COST": "4", "ACCESS_LOG": "errors"})
+    plane = ControlPlane(settings, database)
+    server = ApiServer(plane.services)
+    port = server.listen()
+    await plane.start()
+    services = plane.services
+    user = await services.sessions.create_user("ada@example.org", "correct horse battery", Role.CUSTOMER)
+    login = await services.sessions.login("ada@example.org", "correct horse battery", address="x", user_agent="x")
+    instance = await services.instances.register(
+        Registration(InstanceKind.DEV, "App", 100, "127.0.0.1", app_port, "t" * 16, user.id, ide_port=app_port)
+    )
+    while services.states.get(instance.id).connection is not Connection.CONNECTED:  # noqa: ASYNC110 - polled, as a portal does
+        await asyncio.sleep(0.05)
+    pipe.send((port, instance.id, login.access_token))
+    await asyncio.to_thread(pipe.recv)
+    await server.drain(limit_seconds=1)
+    await plane.stop()
+    database.close()
+    await embedded.stop()
 
 
 @contextlib.contextmanager

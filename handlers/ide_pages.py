@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-from controlplane.errors import ControlPlaneError
+from controlplane.errors import AgentRefused, ControlPlaneError
 from controlplane.ide.codeserver import Condition
 
 CONTENT_TYPE = "text/html; charset=utf-8"
@@ -32,13 +32,14 @@ button {{ padding: .4rem 1rem; }}
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """`retries` loads the page again by itself, `start` is where a button that starts code-server leads, `dashboard`
-    where the IDE is opened anew."""
+    """`retries` loads the page again by itself, `start` is where a button that starts code-server leads, `back` the
+    IDE itself, `dashboard` where it is opened anew."""
 
     title: str
     sentences: tuple[str, ...]
     retries: bool = False
     start: str | None = None
+    back: str | None = None
     dashboard: str | None = None
 
 
@@ -47,6 +48,8 @@ def render(notice: Notice) -> bytes:
     if notice.start is not None:
         button = '<button type="submit">Start code-server</button>'
         parts.append(f'<form method="post" action="{escape(notice.start)}">{button}</form>')
+    if notice.back is not None:
+        parts.append(f'<p><a href="{escape(notice.back)}">Back to the IDE</a></p>')
     if notice.dashboard is not None:
         parts.append(f'<p><a href="{escape(notice.dashboard)}" rel="noreferrer">Go to the dashboard</a></p>')
     if notice.retries:
@@ -66,6 +69,14 @@ def not_admitted(error: ControlPlaneError, dashboard: str) -> Notice:
         return Notice("This IDE cannot be opened like this", (error.message,), dashboard=dashboard)
     sentence = "Open it again from the dashboard: press Open IDE on your dev container."
     return Notice(title, (sentence,), dashboard=dashboard)
+
+
+def not_started(error: ControlPlaneError, back: str) -> Notice:
+    """For whoever pressed the button, where the agent did not do it."""
+    details = error.body if isinstance(error, AgentRefused) and isinstance(error.body, dict) else {}
+    said = details.get("error")
+    more = (said[:500],) if isinstance(said, str) else ()
+    return Notice("code-server could not be started", (error.message, *more), back=back)
 
 
 def app_away(condition: Condition, name: str, error: ControlPlaneError, start: str) -> Notice:

@@ -23,7 +23,6 @@ from controlplane.errors import (
     Unavailable,
 )
 from controlplane.ide.admission import Approach, check_approach
-from controlplane.ide.codeserver import Condition
 from controlplane.ide.cookies import cookie_name, read_cookies, set_cookie, take_token
 from controlplane.ide.sessions import Grant
 from controlplane.ide.targets import IdeTarget
@@ -235,7 +234,11 @@ class IdeRequest(Message):
             address=self.client,
         )
         endpoint = self.services.instances.endpoint(instance)
-        await self._ide.codeserver.act("start", endpoint, request_id=self.request_id)
+        try:
+            await self._ide.codeserver.act("start", endpoint, request_id=self.request_id)
+        except AgentError as error:
+            self.answer(self._page(self._unavailable(error), ide_pages.not_started(error, f"{self._place.prefix}/")))
+            return
         self.answer(OwnAnswer(303, headers={"Location": f"{self._place.prefix}/"}))
 
     def _app_failed(self, error: ControlPlaneError) -> None:
@@ -254,12 +257,17 @@ class IdeRequest(Message):
 
     async def _explain(self, error: AgentError) -> None:
         instance = self._instance()
-        condition = Condition.UNKNOWN
-        if instance is not None:
+        if instance is None:
+            self.answer(self._unavailable(error))
+            return
+        try:
             endpoint = self.services.instances.endpoint(instance)
             condition = await self._ide.codeserver.condition(endpoint, request_id=self.request_id)
-        name = "this dev container" if instance is None else instance.name
-        self.answer(self._page(self._unavailable(error), ide_pages.app_away(condition, name, error, self._start_url)))
+        except ControlPlaneError as fault:
+            self.answer(self._unavailable(fault))
+            return
+        notice = ide_pages.app_away(condition, instance.name, error, self._start_url)
+        self.answer(self._page(self._unavailable(error), notice))
 
     @property
     def _is_navigation(self) -> bool:

@@ -98,6 +98,7 @@ class Agent:
 
     def __init__(self) -> None:
         self.codeserver: str | None = "running"
+        self.refusal: str | None = None
         self.posts: list[str] = []
 
     async def start(self) -> int:
@@ -123,6 +124,8 @@ class Agent:
     def _say(self, method: str, path: str) -> tuple[int, dict[str, Any]]:
         if method == "POST":
             self.posts.append(path)
+            if self.refusal is not None:
+                return 404, {"error": self.refusal}
             return 202, {"state": "starting"}
         if path == "/dev/codeserver/status":
             return (404, {"error": "no"}) if self.codeserver is None else (200, {"state": self.codeserver})

@@ -281,8 +281,9 @@ def _fault(error: httptools.HttpParserError) -> AgentError:
 class Upstreams:
     """The connections of all apps. `now` is the monotonic clock."""
 
-    def __init__(self, dial: Dial, now: Callable[[], float]) -> None:
+    def __init__(self, dial: Dial, now: Callable[[], float], *, connections_per_app: int = CONNECTIONS_PER_APP) -> None:
         self.now = now
+        self._limit = connections_per_app
         self._dial = dial
         self._kept: dict[Key, list[UpstreamConnection]] = {}
         self._open: dict[Key, set[UpstreamConnection]] = {}
@@ -301,7 +302,7 @@ class Upstreams:
     async def open(self, key: Key) -> UpstreamConnection:
         """A fresh one. Raises AgentError, or Overloaded at CONNECTIONS_PER_APP."""
         open_ones = self._open.setdefault(key, set())
-        if len(open_ones) >= CONNECTIONS_PER_APP:
+        if len(open_ones) >= self._limit:
             raise Overloaded("Too many requests to this IDE are under way; try again.")
         connection = UpstreamConnection(self, key)
         open_ones.add(connection)

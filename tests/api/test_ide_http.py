@@ -393,3 +393,15 @@ async def test_an_agent_that_is_away_too_is_named(database: Database) -> None:
         page = (await ide.ask(HOST, cookie=cookie, headers=NAVIGATION)).body.decode()
         assert "workshop 201 cannot be reached" in page
         assert "<form" not in page
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_start_that_the_agent_refuses_is_told_in_its_own_words(database: Database) -> None:
+    async with IdeHouse(database) as ide:
+        ide.agent.refusal = "This agent was given no code-server."
+        own = {"Origin": ide.origin(HOST), "Sec-Fetch-Site": "same-origin"}
+        path = "/__controlplane/codeserver/start"
+        got = await ide.ask(HOST, path, method="POST", cookie=await ide.cookie(HOST), headers=own)
+        assert got.status == 404
+        assert b"could not be started" in got.body
+        assert b"This agent was given no code-server." in got.body

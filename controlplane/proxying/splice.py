@@ -25,53 +25,62 @@ _NOTHING = memoryview(b"")
 
 
 class _Direction:
-    """From `source` to `target`. `pending` is what the target has not taken yet: nothing is read meanwhile."""
+    """From `source` to `target`. `pending` is what the target has not taken yet: nothing is read meanwhile.
 
-    __slots__ = ("_on_end", "_on_move", "_scratch", "pending", "source", "target")
+    `has_moved` says whether a byte passed since it was last looked at. What is done for each message is spelled out and
+    its calls bound beforehand: at this size of work each lookup is felt by whoever waits for an echo.
+    """
+
+    __slots__ = ("_on_end", "_receive", "_scratch", "_send", "has_moved", "pending", "source", "target")
 
     def __init__(
         self,
         source: socket.socket,
         target: socket.socket,
         scratch: memoryview,
-        on_move: Callable[[], None],
         on_end: Callable[[_Direction], None],
     ) -> None:
         self.source = source
         self.target = target
         self.pending: memoryview = _NOTHING
+        self.has_moved = False
         self._scratch = scratch
-        self._on_move = on_move
+        self._receive = source.recv_into
+        self._send = target.send
         self._on_end = on_end
 
     def start(self, ahead: bytes) -> None:
         loop = asyncio.get_running_loop()
         loop.add_reader(self.source.fileno(), self._on_readable)
         if ahead:
-            self._send(memoryview(ahead))
+            try:
+                self._hold(memoryview(ahead), self._send(ahead))
+            except _WOULD_BLOCK:
+                self._hold(memoryview(ahead), 0)
+            except OSError:
+                self._on_end(self)
 
     def _on_readable(self) -> None:
+        received = 0
         try:
-            received = self.source.recv_into(self._scratch)
+            received = self._receive(self._scratch)
+            if received:
+                self.has_moved = True
+                sent = self._send(self._scratch[:received])
+                if sent != received:
+                    self._hold(self._scratch[:received], sent)
+                return
         except _WOULD_BLOCK:
+            if received:
+                self._hold(self._scratch[:received], 0)
             return
         except OSError:
-            received = 0
-        if not received:
-            asyncio.get_running_loop().remove_reader(self.source.fileno())
-            self._on_end(self)
-            return
-        self._on_move()
-        self._send(self._scratch[:received])
+            pass
+        asyncio.get_running_loop().remove_reader(self.source.fileno())
+        self._on_end(self)
 
-    def _send(self, data: memoryview) -> None:
-        try:
-            sent = self.target.send(data)
-        except _WOULD_BLOCK:
-            sent = 0
-        except OSError:
-            self._on_end(self)
-            return
+    def _hold(self, data: memoryview, sent: int) -> None:
+        """Keep what was not sent, and read no more until it is."""
         if sent < len(data):
             self.pending = memoryview(bytes(data[sent:]))
             loop = asyncio.get_running_loop()
@@ -80,14 +89,14 @@ class _Direction:
 
     def _on_writable(self) -> None:
         try:
-            sent = self.target.send(self.pending)
+            sent = self._send(self.pending)
         except _WOULD_BLOCK:
             return
         except OSError:
             self.pending = _NOTHING
             self._on_end(self)
             return
-        self._on_move()
+        self.has_moved = True
         self.pending = self.pending[sent:]
         if not self.pending:
             self.pending = _NOTHING
@@ -99,19 +108,19 @@ class _Direction:
 class Pair:
     """`on_close` is called once, when both sockets are closed."""
 
-    __slots__ = ("_client", "_down", "_ending", "_hub", "_on_close", "_up", "_upstream", "moved_at")
+    __slots__ = ("_client", "_down", "_ending", "_hub", "_moved_at", "_on_close", "_up", "_upstream")
 
     def __init__(
         self, hub: Splices, client: socket.socket, upstream: socket.socket, on_close: Callable[[Pair], None]
     ) -> None:
-        self.moved_at = hub.now()
+        self._moved_at = hub.now()
         self._hub = hub
         self._client = client
         self._upstream = upstream
         self._on_close = on_close
         self._ending: asyncio.Task[None] | None = None
-        self._up = _Direction(client, upstream, hub.scratch, self._moved, self._ended)
-        self._down = _Direction(upstream, client, hub.scratch, self._moved, self._ended)
+        self._up = _Direction(client, upstream, hub.scratch, self._ended)
+        self._down = _Direction(upstream, client, hub.scratch, self._ended)
 
     def start(self, ahead_of_client: bytes, ahead_of_upstream: bytes) -> None:
         """With what each side had sent already."""
@@ -127,8 +136,12 @@ class Pair:
         self._detach()
         self._close()
 
-    def _moved(self) -> None:
-        self.moved_at = self._hub.now()
+    def idle_seconds(self, moment: float) -> float:
+        """Since a byte passed, as exactly as this is asked."""
+        if self._up.has_moved or self._down.has_moved:
+            self._up.has_moved = self._down.has_moved = False
+            self._moved_at = moment
+        return moment - self._moved_at
 
     def _ended(self, direction: _Direction) -> None:
         """One side is through: the other gets what is left, and then both are closed."""
@@ -193,7 +206,7 @@ class Splices:
     async def run_once(self) -> None:
         moment = self.now()
         for pair in list(self._pairs):
-            if moment - pair.moved_at > self._idle_seconds:
+            if pair.idle_seconds(moment) > self._idle_seconds:
                 pair.close()
 
     def close(self) -> None:

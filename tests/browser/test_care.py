@@ -240,7 +240,8 @@ def test_the_page_works_by_either_name_of_the_demo(visit: Callable[..., Visitor]
 
 
 NAMELESS = """() => [...document.querySelectorAll("button, a[href], input, progress, dialog, [role]")]
-  .filter((element) => element.checkVisibility() && !element.matches("[role=presentation], [role=status], [role=alert]"))
+  .filter((element) => element.checkVisibility())
+  .filter((element) => !element.matches("[role=presentation], [role=status], [role=alert]"))
   .filter((element) => !(element.ariaLabel || element.textContent.trim() || element.labels?.[0]?.textContent.trim()
     || element.getAttribute("aria-labelledby") || element.closest(".xterm")))
   .map((element) => element.outerHTML.slice(0, 120))"""

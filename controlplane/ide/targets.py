@@ -6,12 +6,16 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from controlplane.models import IdeMode
 from controlplane.settings import Settings
 
 PATH_ROOT = "/__ide/"
+HOST_LIMIT = 300
+"""Characters of a Host: a name has 253 (RFC 1035 section 2.3.4)."""
+
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _REFERENCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -61,7 +65,7 @@ class Hosts:
         name = host_name(host)
         if name is None:
             return Elsewhere.UNKNOWN
-        if name in self.api_hosts or _is_address(name):
+        if name in self.api_hosts or _address(name) is not None:
             return self._by_path(target)
         vmid = self._vmid(name)
         return Elsewhere.UNKNOWN if vmid is None else IdeTarget(IdeMode.HOST, vmid, "", target)
@@ -87,7 +91,7 @@ class Hosts:
 def host_name(host: str) -> str | None:
     """A Host header's name in lower case, without its port; an IPv6 address without brackets. None if unreadable."""
     match = _AUTHORITY.fullmatch(host)
-    if match is None or int(match[2] or 0) > 65535:
+    if match is None or int(match[2] or 0) > 65535 or len(host) > HOST_LIMIT:
         return None
     return match[1].strip("[]").lower()
 
@@ -101,12 +105,14 @@ def is_loopback(name: str) -> bool:
     """Whether a host's name leads to the machine itself (RFC 6761 section 6.3 for `localhost` and all below it)."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
-    return _is_address(name) and ipaddress.ip_address(name).is_loopback
+    address = _address(name)
+    return address is not None and address.is_loopback
 
 
-def _is_address(name: str) -> bool:
+@lru_cache(maxsize=1024)
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """None for a name. Remembered, since each request asks several times for the same few."""
     try:
-        ipaddress.ip_address(name)
+        return ipaddress.ip_address(name)
     except ValueError:
-        return False
-    return True
+        return None

@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 LXD_START ?= ../shared/tools/start-lxd.sh
 LXD_FOLDER ?= /tmp/controlplane-lxd
 
-.PHONY: help demo test lint format check game-check lxd-check browser-check openapi lock binary binary-check clean
+.PHONY: help demo test lint format check game-check lxd-check browser-check ide-check openapi lock binary binary-check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -21,8 +21,8 @@ $(STAMP): requirements.lock setup.py
 demo: $(STAMP)  ## a control plane with three real agents on loopback (PORT=8080, DATA_DIR=demo-data)
 	$(BIN)/python run.py demo --port $(or $(PORT),8080) --data-dir $(or $(DATA_DIR),demo-data)
 
-test: $(STAMP)  ## every test but those of the real game server, the browser, the binary and the real LXD
-	$(BIN)/pytest -m "not game and not browser and not binary and not lxd" -n 4 --dist loadfile
+test: $(STAMP)  ## every test but those of the real game server, the browser, the binary, the real LXD and the real code-server
+	$(BIN)/pytest -m "not game and not browser and not binary and not lxd and not ide" -n 4 --dist loadfile
 
 game-check: $(STAMP)  ## a real OpenTTD dedicated server under the reference agent
 	$(BIN)/pytest -m game tests/game
@@ -32,6 +32,13 @@ lxd-check: $(STAMP)  ## containers of a real LXD, as root (LXD_START starts a da
 
 browser-check: $(STAMP)  ## the dashboard in a real Chromium (CHROMIUM=… names another than the system's)
 	$(BIN)/pytest -m browser tests/browser
+
+ide-check: $(STAMP) tools-cache/code-server/run.sh  ## a real code-server through the control plane, in Chromium (2 minutes more, the first time)
+	$(BIN)/pytest -m ide tests/ide
+
+tools-cache/code-server/run.sh:
+	@test -f ../shared/tools/install-code-server.sh || { echo "ide-check needs a code-server in tools-cache/code-server, with a run.sh that starts it" >&2; exit 1; }
+	bash ../shared/tools/install-code-server.sh tools-cache/code-server
 
 lint: $(STAMP)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

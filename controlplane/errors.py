@@ -6,6 +6,7 @@ ControlPlaneError
 ├── Unauthenticated             who are you
 ├── Forbidden                   known, but not allowed
 ├── NotFound                    missing, or not yours: the two are the same
+├── Misdirected                 the host that was asked for is none of ours
 ├── Conflict
 │   ├── Suspended
 │   └── StaleRevision           compare-and-set lost against another writer
@@ -82,6 +83,10 @@ class NotFound(ControlPlaneError):
 
     def __init__(self, message: str = "There is no such resource.") -> None:
         super().__init__(message)
+
+
+class Misdirected(ControlPlaneError):
+    code = "misdirected_request"
 
 
 class Conflict(ControlPlaneError):

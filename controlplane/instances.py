@@ -79,10 +79,7 @@ class InstanceDirectory:
 
     def find(self, reference: str, principal: Principal, kind: InstanceKind | None = None) -> Instance:
         """By id or numeric vmid. Raises NotFound alike for what is missing, foreign or of another kind."""
-        instance_id = reference
-        if reference.isascii() and reference.isdigit() and len(reference) <= 10:
-            instance_id = self._by_vmid.get(int(reference), "")
-        instance = self._by_id.get(instance_id)
+        instance = self.get_by_reference(reference)
         if instance is None or (kind is not None and instance.kind is not kind):
             raise NotFound
         if instance.owner_id != principal.user_id and not principal.is_admin:
@@ -109,6 +106,13 @@ class InstanceDirectory:
         return list(self._by_id.values())
 
     def get(self, instance_id: str) -> Instance | None:
+        return self._by_id.get(instance_id)
+
+    def get_by_reference(self, reference: str) -> Instance | None:
+        """By id or numeric vmid, for whoever decides itself who may see it."""
+        instance_id = reference
+        if reference.isascii() and reference.isdigit() and len(reference) <= 10:
+            instance_id = self._by_vmid.get(int(reference), "")
         return self._by_id.get(instance_id)
 
     def endpoint(self, instance: Instance) -> AgentEndpoint:

@@ -239,6 +239,42 @@ class ConsoleTicket:
     expires_at: datetime
 
 
+class IdeMode(StrEnum):
+    """How an IDE is reached: below a path of the API's host, or on a host of its own."""
+
+    PATH = "path"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class IdeToken:
+    """Opens one IDE session, once. `token_hash` is SHA-256 in hex. `owner_id` is the instance's owner at that time."""
+
+    token_hash: str = field(repr=False)
+    principal: Principal
+    instance_id: str
+    owner_id: str
+    mode: IdeMode
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class IdeSession:
+    """What an IDE's cookie stands for. `cookie_hash` is SHA-256 in hex.
+
+    It is over at `idle_until`, which moves on while it is used, and at `ends_at` in any case.
+    """
+
+    cookie_hash: str = field(repr=False)
+    principal: Principal
+    instance_id: str
+    owner_id: str
+    mode: IdeMode
+    created_at: datetime
+    idle_until: datetime
+    ends_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
     """The answer given under an idempotency key. `request_hash` is SHA-256 over method, path and body, in hex."""

@@ -18,6 +18,8 @@ from controlplane.models import (
     ConsoleTicket,
     DeliveryState,
     Entitlement,
+    IdeSession,
+    IdeToken,
     Instance,
     InstanceKind,
     Lease,
@@ -173,6 +175,26 @@ class ConsoleTicketRepository(Protocol):
 
     async def consume(self, ticket_hash: str, now: datetime) -> ConsoleTicket | None:
         """Take it out, atomically; None when there is none, or it has expired."""
+
+
+class IdeTokenRepository(Protocol):
+    async def add(self, token: IdeToken) -> None: ...
+
+    async def consume(self, token_hash: str, now: datetime) -> IdeToken | None:
+        """Atomically take a token that has not expired; a second call for the same hash gets None."""
+
+
+class IdeSessionRepository(Protocol):
+    async def add(self, session: IdeSession) -> None: ...
+
+    async def get_many(self, cookie_hashes: Sequence[str]) -> dict[str, IdeSession]:
+        """By hash, expired ones included."""
+
+    async def extend(self, cookie_hashes: Sequence[str], idle_until: datetime) -> None:
+        """Move `idle_until` on, never back; what is gone stays gone."""
+
+    async def remove_of_instance(self, instance_id: str) -> None:
+        """Sessions and unused tokens alike."""
 
 
 class IdempotencyRepository(Protocol):

@@ -16,6 +16,10 @@ from controlplane.auth.sessions import SessionService
 from controlplane.auth.tickets import ConsoleTickets
 from controlplane.backups import BackupService
 from controlplane.events import EventHub
+from controlplane.ide.codeserver import CodeServer
+from controlplane.ide.sessions import IdeSessions
+from controlplane.ide.targets import Hosts
+from controlplane.ide.tokens import IdeTokens
 from controlplane.idempotency import Idempotency
 from controlplane.instance_views import InstanceViews
 from controlplane.instances import InstanceDirectory
@@ -25,6 +29,8 @@ from controlplane.observability.metrics import Metrics
 from controlplane.ports import Clock, StorageProbe, UserRepository
 from controlplane.provisioning.service import ProvisioningService
 from controlplane.proxying.console_hub import ConsoleHub
+from controlplane.proxying.http_upstream import Upstreams
+from controlplane.proxying.splice import Splices
 from controlplane.proxying.upload import Uploads
 from controlplane.publishing.publisher import InstancePublisher
 from controlplane.publishing.webhooks import Webhooks
@@ -68,6 +74,18 @@ class Lifecycle:
 
 
 @dataclass(frozen=True, slots=True)
+class Ide:
+    """The parts of the hosted IDE."""
+
+    hosts: Hosts
+    tokens: IdeTokens
+    sessions: IdeSessions
+    codeserver: CodeServer
+    upstreams: Upstreams
+    splices: Splices
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     settings: Settings
     clock: Clock
@@ -91,6 +109,7 @@ class Services:
     events: EventHub
     backups: BackupService
     uploads: Uploads
+    ide: Ide
     webhooks: Webhooks
     publisher: InstancePublisher
     idempotency: Idempotency

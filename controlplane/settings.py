@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -30,6 +31,7 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Private (RFC 1918, RFC 4193) and loopback. Not `is_private`: that includes link-local, where metadata services live.
 DEFAULT_AGENT_NETWORKS = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,127.0.0.0/8,::1/128,fc00::/7"
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?:\.(?!-)[a-z0-9-]{1,63})*")
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is at least as long as the hash
 
 
@@ -81,7 +83,14 @@ class Settings:
     edge_control_plane_url: str
     edge_ide_entry_points: tuple[str, ...]
     edge_ide_tls: bool
+    api_hosts: frozenset[str]
     dev_ide_host_suffix: str | None
+    dev_ide_return_hosted_url: bool
+    dev_ide_path_mode_enabled: bool
+    dev_ide_token_seconds: int
+    dev_ide_session_idle_seconds: int
+    dev_ide_session_max_seconds: int
+    dev_ide_socket_idle_seconds: float
     smtp: SmtpSettings | None
     proxmox: ProxmoxSettings | None
     lxd: LxdSettings | None
@@ -157,7 +166,14 @@ class Settings:
             edge_control_plane_url=reader.url("EDGE_CONTROL_PLANE_URL", f"http://127.0.0.1:{port}"),
             edge_ide_entry_points=reader.words("EDGE_IDE_ENTRY_POINTS", "websecure"),
             edge_ide_tls=reader.flag("EDGE_IDE_TLS", True),
-            dev_ide_host_suffix=reader.text("DEV_IDE_HOST_SUFFIX", "") or None,
+            api_hosts=frozenset(reader.host_name("API_HOSTS", each) for each in reader.words("API_HOSTS", "")),
+            dev_ide_host_suffix=reader.ide_host_suffix("DEV_IDE_HOST_SUFFIX"),
+            dev_ide_return_hosted_url=reader.hosted_url_flag("DEV_IDE_RETURN_HOSTED_URL"),
+            dev_ide_path_mode_enabled=reader.flag("DEV_IDE_PATH_MODE_ENABLED", True),
+            dev_ide_token_seconds=reader.integer("DEV_IDE_TOKEN_SECONDS", 60, low=5, high=600),
+            dev_ide_session_idle_seconds=reader.integer("DEV_IDE_SESSION_IDLE_SECONDS", 14_400, low=60, high=604_800),
+            dev_ide_session_max_seconds=reader.integer("DEV_IDE_SESSION_MAX_SECONDS", 86_400, low=60, high=2_592_000),
+            dev_ide_socket_idle_seconds=reader.number("DEV_IDE_SOCKET_IDLE_SECONDS", 3600.0, low=60, high=86_400),
             smtp=reader.smtp(),
             proxmox=read_proxmox(reader),
             lxd=read_lxd(reader),
@@ -260,6 +276,22 @@ class _Reader:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ConfigurationError(name, f"{value!r} is not an http or https URL")
         return value
+
+    def host_name(self, name: str, value: str) -> str:
+        lower = value.lower()
+        if _HOST_NAME.fullmatch(lower) is None:
+            raise ConfigurationError(name, f"{value!r} is not a host's name such as ide.example.org, without a port")
+        return lower
+
+    def ide_host_suffix(self, name: str) -> str | None:
+        value = self.text(name, "")
+        return self.host_name(name, value) if value else None
+
+    def hosted_url_flag(self, name: str) -> bool:
+        wanted = self.flag(name, False)
+        if wanted and not self.text("DEV_IDE_HOST_SUFFIX", ""):
+            raise ConfigurationError(name, "DEV_IDE_HOST_SUFFIX is needed beside it")
+        return wanted
 
     def origins(self, name: str) -> frozenset[str]:
         origins = frozenset(part.strip() for part in self.text(name, "").split(",") if part.strip())

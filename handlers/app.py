@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-
 import tornado.web
-from prometheus_client import Counter, Histogram
+from tornado.httputil import HTTPServerConnectionDelegate
 
 from controlplane.auth.api_keys import Scope
 from controlplane.services import Services
@@ -18,6 +16,7 @@ from handlers import (
     edge,
     events,
     game,
+    ide,
     operations,
     ops,
     pages,
@@ -26,16 +25,17 @@ from handlers import (
 )
 from handlers import schemas as shape
 from handlers.assets import load_assets
-from handlers.base import ApiHandler, NotFoundHandler
+from handlers.base import NotFoundHandler
+from handlers.front import Front
 from handlers.openapi import describe
+from handlers.request_log import RequestLog
 from handlers.routing import Access, Endpoint, Route
-
-logger = logging.getLogger("controlplane.http")
 
 PUBLIC, ACCOUNT, ADMIN = Access.PUBLIC, Access.ACCOUNT, Access.ADMIN
 READ, POWER, CONSOLE = Scope.INSTANCES_READ, Scope.INSTANCES_POWER, Scope.INSTANCES_CONSOLE
 BACKUPS, FILES = Scope.INSTANCES_BACKUPS, Scope.INSTANCES_FILES
 PROVISION = Scope.INSTANCES_PROVISION
+IDE = Scope.INSTANCES_IDE
 
 
 def _power(what: str) -> dict[str, Endpoint]:
@@ -106,6 +106,10 @@ ROUTES: tuple[Route, ...] = (
                          raw_body=True)}),
     Route("/api/dev/{instance_id}/codeserver/{action:start|stop|restart}", dev.CodeServerHandler,
           _power("its code-server")),
+    Route("/api/dev/{instance_id}/codeserver/status", ide.CodeServerStatusHandler, {
+        "GET": Endpoint(ACCOUNT, "Whether its code-server runs: the agent's answer, where it offers one", IDE)}),
+    Route("/api/dev/{instance_id}/ide-token", ide.IdeTokenHandler, {
+        "POST": Endpoint(ACCOUNT, "An address that opens its IDE once, within a minute", IDE, body=shape.IDE_TOKEN)}),
 
     # What is done to instances in several steps
     Route("/api/operations", operations.OperationsHandler, {
@@ -204,7 +208,13 @@ ROUTES: tuple[Route, ...] = (
 # fmt: on
 
 
-def make_app(services: Services) -> tornado.web.Application:
+def make_app(services: Services) -> HTTPServerConnectionDelegate:
+    """The host rules stand before the routes: on the host of an IDE nothing of the API or the page is ever served."""
+    log = RequestLog(services.metrics, every=services.settings.access_log == "all")
+    return Front(_make_application(services, log), services, log)
+
+
+def _make_application(services: Services, log: RequestLog) -> tornado.web.Application:
     description = describe(ROUTES)
     assets = load_assets()
     extra: dict[type[tornado.web.RequestHandler], dict[str, object]] = {
@@ -227,46 +237,5 @@ def make_app(services: Services) -> tornado.web.Application:
         rules,
         default_handler_class=NotFoundHandler,
         default_handler_args={"services": services, "route": unknown},
-        log_function=_RequestLog(services).write,
+        log_function=log.write,
     )
-
-
-class _RequestLog:
-    """One line and three metrics a request, when it is answered."""
-
-    def __init__(self, services: Services) -> None:
-        self._metrics = services.metrics
-        self._every = services.settings.access_log == "all"
-        self._counters: dict[tuple[str, str | None, int], tuple[Counter, Histogram]] = {}
-
-    def write(self, handler: tornado.web.RequestHandler) -> None:
-        if not isinstance(handler, ApiHandler):
-            return
-        request = handler.request
-        status = handler.get_status()
-        seconds = request.request_time()
-        requests, durations = self._counters_of(handler.route.name, request.method, status)
-        requests.inc()
-        durations.observe(seconds)
-        if self._every or status >= 400:
-            logger.info(
-                "request",
-                extra={
-                    "method": request.method,
-                    "path": request.path,
-                    "status": status,
-                    "milliseconds": round(seconds * 1000, 3),
-                    "address": handler.client_address,
-                    "request_id": handler.request_id,
-                },
-            )
-
-    def _counters_of(self, route: str, method: str | None, status: int) -> tuple[Counter, Histogram]:
-        """Looked up by label once: bounded by the routes, the methods that Tornado knows and the statuses."""
-        key = (route, method, status)
-        known = self._counters.get(key)
-        if known is None:
-            metrics = self._metrics
-            known = (metrics.http_requests.labels(*key), metrics.http_seconds.labels(route))
-            self._counters[key] = known
-        return known

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 import tornado.web
-from tornado.httputil import HTTPServerRequest
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
 
 from controlplane.errors import (
     ControlPlaneError,
@@ -108,7 +108,7 @@ class ApiHandler(tornado.web.RequestHandler):
         self._chunks: list[bytes] = []
         self._received_bytes = 0
         self._is_counted = False
-        self.request_id = _request_id(self.request)
+        self.request_id = request_id_of(self.request.headers)
         self.set_header("X-Request-Id", self.request_id)
 
     def set_default_headers(self) -> None:
@@ -357,8 +357,8 @@ def bearer_token(request: HTTPServerRequest) -> str:
     return token.strip()
 
 
-def _request_id(request: HTTPServerRequest) -> str:
-    given = request.headers.get("X-Request-Id")
+def request_id_of(headers: HTTPHeaders) -> str:
+    given = headers.get("X-Request-Id")
     if given is not None and _SANE_REQUEST_ID.fullmatch(given):
         return given
     return secrets.token_hex(8)

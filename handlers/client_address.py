@@ -24,6 +24,12 @@ def client_address(peer: str, forwarded_for: str | None, trusted: Sequence[Netwo
     return peer
 
 
+def request_scheme(peer: str, forwarded_proto: str | None, trusted: Sequence[Network]) -> str:
+    """`https` where a trusted proxy says that it was asked over TLS, else `http`: no TLS is spoken here."""
+    is_secure = (forwarded_proto or "").strip().lower() == "https" and _is_trusted(peer, trusted)
+    return "https" if is_secure else "http"
+
+
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)

@@ -31,14 +31,8 @@ class CodeServerHandler(instances.ForwardingHandler):
     kind = InstanceKind.DEV
 
     async def on_post(self, instance_id: str, action: str) -> Answer:
-        agents = self.services.agents
-        calls = {
-            "start": agents.start_codeserver,
-            "stop": agents.stop_codeserver,
-            "restart": agents.restart_codeserver,
-        }
         return await self.forward(
             instance_id,
             f"codeserver_{action}",
-            lambda endpoint, request_id: calls[action](endpoint, request_id=request_id),
+            lambda endpoint, request_id: self.services.ide.codeserver.act(action, endpoint, request_id=request_id),
         )

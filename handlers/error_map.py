@@ -14,6 +14,7 @@ STATUS_OF: tuple[tuple[type[errors.ControlPlaneError], int], ...] = (
     (errors.RequestTimeout, 408),
     (errors.Conflict, 409),
     (errors.PayloadTooLarge, 413),
+    (errors.Misdirected, 421),
     (errors.InvalidInput, 422),
     (errors.TooManyRequests, 429),
     (errors.AgentProtocolError, 502),

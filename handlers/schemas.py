@@ -93,6 +93,7 @@ _INSTANCE_LIST: Schema = {
     "ready": {"type": "string", "allowed": ["true", "false"]},
     "connection": {"type": "string", "allowed": ["connecting", "connected", "disconnected"]},
 }
+IDE_TOKEN = BodySchema({"mode": {"type": "string", "allowed": ["path", "host"]}}, empty=True)
 CONSOLE_SOCKET = QuerySchema({"ticket": {"type": "string", "minlength": 1, "maxlength": 128}})
 BACKUP = BodySchema({"name": _NAME}, empty=True)
 BACKUP_LIST = QuerySchema({"view": {"type": "string", "allowed": ["normalized"]}})

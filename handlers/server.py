@@ -6,14 +6,24 @@ import asyncio
 import socket
 
 import tornado.httpserver
+from tornado.iostream import IOStream
 
 from controlplane.listener import open_listener
 from controlplane.services import Services
 from handlers.app import make_app
+from handlers.strict_stream import StrictStream
 
 HEADER_LIMIT_BYTES = 32 << 10
 BODY_LIMIT_BYTES = 1 << 40  # bodies are streamed to the handlers, which bound them with an answer that says so
 IDLE_CONNECTION_SECONDS = 75
+
+
+class _StrictServer(tornado.httpserver.HTTPServer):
+    """Keeps each request's head as it came, and says so when one is too large."""
+
+    def handle_stream(self, stream: IOStream, address: tuple[object, ...]) -> None:
+        strict = StrictStream(stream.socket, max_buffer_size=stream.max_buffer_size)
+        super().handle_stream(strict, address)
 
 
 class ApiServer:
@@ -21,7 +31,7 @@ class ApiServer:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._server = tornado.httpserver.HTTPServer(
+        self._server = _StrictServer(
             make_app(services),
             no_keep_alive=False,
             max_header_size=HEADER_LIMIT_BYTES,
@@ -46,4 +56,6 @@ class ApiServer:
         await asyncio.wait((under_way,), timeout=limit_seconds)
         under_way.cancel()
         self._services.uploads.stop()
+        self._services.ide.splices.close()
+        self._services.ide.upstreams.close()
         await self._server.close_all_connections()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 
 import tornado.web
+from tornado.iostream import IOStream
 
 
 def take_over(handler: tornado.web.RequestHandler) -> tuple[socket.socket, bytes]:
@@ -16,7 +17,11 @@ def take_over(handler: tornado.web.RequestHandler) -> tuple[socket.socket, bytes
     Tornado is done with the connection afterwards: nothing of the handler's answer is sent, and the caller closes the
     socket. To be called at the latest in the verb of a request without a body, or in `prepare` of one with a body.
     """
-    stream = handler.detach()
+    return release_socket(handler.detach())
+
+
+def release_socket(stream: IOStream) -> tuple[socket.socket, bytes]:
+    """The same of a stream that its connection was detached from already."""
     # IOStream has no call that gives up its socket: these are the steps of its own `close`, without the closing.
     stream.io_loop.remove_handler(stream.fileno())
     connection = stream.socket

@@ -36,6 +36,7 @@ PATHS = {
     "codeserver_start": "/dev/codeserver/start",
     "codeserver_stop": "/dev/codeserver/stop",
     "codeserver_restart": "/dev/codeserver/restart",
+    "codeserver_status": "/dev/codeserver/status",
 }
 """Where each call lives on an agent: real agents differ in small things, and this is the one place to say so."""
 
@@ -56,6 +57,7 @@ _SENTENCES = {
     "codeserver_start": "The agent refused to start code-server.",
     "codeserver_stop": "The agent refused to stop code-server.",
     "codeserver_restart": "The agent refused to restart code-server.",
+    "codeserver_status": "The agent did not tell the state of code-server.",
     "backup_list": "The agent refused to list its backups.",
     "backup_create": "The agent refused to create a backup.",
     "backup_restore": "The agent refused to restore the backup.",
@@ -157,6 +159,19 @@ class AgentClient:
 
     async def restart_codeserver(self, endpoint: AgentEndpoint, *, request_id: str) -> AgentReply:
         return await self._act(endpoint, "codeserver_restart", request_id)
+
+    async def get_codeserver_status(self, endpoint: AgentEndpoint, *, request_id: str) -> AgentReply:
+        """AgentRefused with status 404 says that this agent does not offer it."""
+        with self._actions.taken(endpoint):
+            response = await self._transport.request(
+                endpoint,
+                "GET",
+                PATHS["codeserver_status"],
+                request_id=request_id,
+                timeout_seconds=self._poll_timeout_seconds,
+                body_limit_bytes=self._poll_body_limit_bytes,
+            )
+        return _accepted(response, _SENTENCES["codeserver_status"])
 
     async def list_backups(self, endpoint: AgentEndpoint, *, request_id: str) -> AgentReply:
         return await self._backup(endpoint, "backup_list", "GET", PATHS["backups"], request_id)

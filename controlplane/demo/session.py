@@ -100,6 +100,8 @@ def _settings(folder: Path, port: int, demo: DemoSecrets) -> Settings:
             "CREDENTIALS_KEY": demo.credentials_key,
             "REGISTRATION_ENABLED": "true",
             "AGENT_NETWORKS": "127.0.0.0/8",
+            "DEV_IDE_HOST_SUFFIX": "localhost",
+            "DEV_IDE_RETURN_HOSTED_URL": "true",
             "AGENT_POLL_INTERVAL_SECONDS": str(POLL_INTERVAL_SECONDS),
             "PROVISION_READY_INTERVAL_SECONDS": "0.2",
         }

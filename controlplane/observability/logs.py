@@ -22,7 +22,7 @@ request_id_of_context: ContextVar[str | None] = ContextVar("request_id", default
 QUEUE_RECORDS = 10_000
 _SECRET_PATTERNS = (
     re.compile(r"(?i)(bearer\s+)[a-z0-9._~+/=-]+"),
-    re.compile(r"(?i)([?&](?:token|ticket|access_token|code|secret)=)[^&\s\"']+"),
+    re.compile(r"(?i)([?&](?:token|ide_token|ticket|access_token|code|secret)=)[^&\s\"']+"),
     re.compile(r"(?i)(mongodb(?:\+srv)?://[^:/@\s]+:)[^@\s]+(?=@)"),
     re.compile(r"\b(eyJ)[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"),
     re.compile(r"\b(cpk_)[A-Za-z0-9_-]{8,}"),

@@ -1,4 +1,4 @@
-"""What runs in a machine of the local provider, by kind: a small game, or a workspace. Pure.
+"""What runs in a machine of the local provider, by kind: a small game, or a workspace with its editor.
 
 A profile is the agent's command line in words of this table; `{name}` and `{ide_port}` stand for the machine's own.
 """
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from controlplane.models import InstanceKind
+from controlplane.provisioning.local_editor import editor_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +49,6 @@ PROFILES: Mapping[InstanceKind, WorkloadProfile] = {
         command=("/bin/sh", "-c", "echo workspace ready; exec /bin/sh 2>&1"),
         ready_pattern="workspace ready",
         stop_line="exit",
+        codeserver=editor_command(),
     ),
 }

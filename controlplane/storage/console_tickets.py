@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from controlplane.models import ConsoleTicket, Principal, Role
+from controlplane.models import ConsoleTicket
 from controlplane.storage.database import Database, Document
 from controlplane.storage.documents import exact
 from controlplane.storage.failures import translated
+from controlplane.storage.principals import principal_fields, to_principal
 
 
 class MongoConsoleTicketRepository:
@@ -17,18 +18,12 @@ class MongoConsoleTicketRepository:
         self._tickets = database.collection("console_tickets")
 
     async def add(self, ticket: ConsoleTicket) -> None:
-        principal = ticket.principal
         with translated():
             await self._tickets.insert_one(
                 {
                     "_id": exact(ticket.ticket_hash),
                     "instance_id": ticket.instance_id,
-                    "user_id": principal.user_id,
-                    "email": principal.email,
-                    "role": principal.role.value,
-                    "session_id": principal.session_id,
-                    "api_key_id": principal.api_key_id,
-                    "scopes": None if principal.scopes is None else sorted(principal.scopes),
+                    **principal_fields(ticket.principal),
                     "credential_expires_at": ticket.credential_expires_at,
                     "expires_at": ticket.expires_at,
                 }
@@ -43,12 +38,6 @@ class MongoConsoleTicketRepository:
 def _to_ticket(row: Document | None) -> ConsoleTicket | None:
     if row is None:
         return None
-    principal = Principal(
-        user_id=row["user_id"],
-        email=row["email"],
-        role=Role(row["role"]),
-        session_id=row["session_id"],
-        api_key_id=row["api_key_id"],
-        scopes=None if row["scopes"] is None else frozenset(row["scopes"]),
+    return ConsoleTicket(
+        row["_id"], row["instance_id"], to_principal(row), row["credential_expires_at"], row["expires_at"]
     )
-    return ConsoleTicket(row["_id"], row["instance_id"], principal, row["credential_expires_at"], row["expires_at"])

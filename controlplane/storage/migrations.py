@@ -62,6 +62,14 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         IndexModel([("vmid", ASCENDING)], name="vmid", unique=True, partialFilterExpression={"is_taken": True}),
     ),
     "console_tickets": (IndexModel([("expires_at", ASCENDING)], name="expires_at", expireAfterSeconds=0),),
+    "ide_tokens": (
+        IndexModel([("expires_at", ASCENDING)], name="expires_at", expireAfterSeconds=0),
+        IndexModel([("instance_id", ASCENDING)], name="instance_id"),
+    ),
+    "ide_sessions": (
+        IndexModel([("idle_until", ASCENDING)], name="idle_until", expireAfterSeconds=0),
+        IndexModel([("instance_id", ASCENDING)], name="instance_id"),
+    ),
     "audit": (IndexModel([("at", ASCENDING)], name="at"),),
     "webhook_deliveries": (
         IndexModel([("endpoint_id", ASCENDING), ("state", ASCENDING), ("next_attempt_at", ASCENDING)], name="due"),

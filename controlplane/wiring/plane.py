@@ -52,6 +52,7 @@ from controlplane.services import Lifecycle, Services
 from controlplane.settings import Settings
 from controlplane.storage.database import Database
 from controlplane.wiring.database import Repositories, prepare_database
+from controlplane.wiring.ide import build_ide, ide_jobs
 from controlplane.wiring.provisioning import make_provider, make_provisioning
 from controlplane.wiring.publishing import make_publishing
 
@@ -109,6 +110,9 @@ class ControlPlane:
         live = LiveConnections(authenticator)
         audit = AuditTrail(repositories.audit, clock, metrics.audit_dropped)
         console_tickets = ConsoleTickets(repositories.console_tickets, authenticator, clock)
+        dial = partial(
+            open_agent_socket, check_dial=check_dial, tls=tls, timeout_seconds=settings.agent_timeout_seconds
+        )
         self._publishing = make_publishing(
             database,
             repositories,
@@ -168,14 +172,23 @@ class ControlPlane:
             instance_views=views,
             events=events,
             uploads=Uploads(
-                partial(
-                    open_agent_socket, check_dial=check_dial, tls=tls, timeout_seconds=settings.agent_timeout_seconds
-                ),
+                dial,
                 directory,
                 limit_bytes=settings.upload_limit_bytes,
                 per_user=settings.uploads_per_user,
                 idle_seconds=settings.upload_idle_seconds,
                 answer_seconds=settings.agent_action_timeout_seconds,
+            ),
+            ide=build_ide(
+                settings,
+                database,
+                authenticator=authenticator,
+                live=live,
+                directory=directory,
+                states=states,
+                agents=agents,
+                clock=clock,
+                dial=dial,
             ),
             backups=BackupService(agents, directory, events, repositories.leases),
             states=states,
@@ -255,6 +268,7 @@ class ControlPlane:
             Job("consoles", services.consoles.run_once, 1, 10),
             Job("live", services.live.check, 1.5, 10),
             Job("audit", services.audit.flush, 5, 30),
+            *ide_jobs(services.ide),
             *self._publishing.jobs(),
             *self.provisioning.jobs(services.settings),
         ):

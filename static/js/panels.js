@@ -7,8 +7,10 @@
 import { backupsPanel } from "./backups.js";
 import { consolePanel } from "./console.js";
 import { filesPanel } from "./files.js";
+import { idePanel } from "./ide.js";
 
 export const PANELS = [
+  { name: "ide", label: "IDE", make: idePanel, isFor: ({ kind }) => kind === "dev" },
   { name: "console", label: "Console", make: consolePanel, isFor: () => true },
   { name: "backups", label: "Backups", make: backupsPanel, isFor: ({ kind }) => kind === "game" },
   { name: "files", label: "Files", make: filesPanel, isFor: () => true },

@@ -82,7 +82,7 @@ async def events(house: ApiHouse, token: str, last: str | None = None) -> AsyncI
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     extra = "" if last is None else f"Last-Event-ID: {last}\r\n"
     writer.write(
-        f"GET /api/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{extra}\r\n".encode("latin-1")
+        f"GET /api/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n{extra}\r\n".encode("latin-1")
     )
     try:
         yield EventStream(reader, (await reader.readuntil(b"\r\n\r\n")).decode())

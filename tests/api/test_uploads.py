@@ -60,7 +60,7 @@ async def upload(
     reader, writer = await asyncio.open_connection("127.0.0.1", int(house.url.rpartition(":")[2]))
     prefix = "/api/game/servers" if instance.kind is InstanceKind.GAME else "/api/dev"
     writer.write(
-        f"POST {prefix}/{instance.id}/files/upload?path={path} HTTP/1.1\r\nHost: x\r\n"
+        f"POST {prefix}/{instance.id}/files/upload?path={path} HTTP/1.1\r\nHost: localhost\r\n"
         f"Authorization: Bearer {token or house.ada_token}\r\nX-Request-Id: up-1\r\n{headers}\r\n".encode("latin-1")
     )
     try:
@@ -351,7 +351,7 @@ async def test_an_ambiguous_framing_reaches_no_agent(database: Database, headers
 async def test_what_follows_the_body_is_not_part_of_it(database: Database, tmp_path: Path) -> None:
     async with agent_house(database, tmp_path) as (house, instance, agent):
         async with upload(house, instance, "Content-Length: 5\r\n") as sent:
-            await sent.send(b"helloGET /api/auth/me HTTP/1.1\r\nHost: x\r\n\r\n")
+            await sent.send(b"helloGET /api/auth/me HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert (await sent.answer()).status == 201
             with pytest.raises(asyncio.IncompleteReadError):
                 await sent.answer()

@@ -53,6 +53,14 @@ def test_two_secrets_are_enough_to_start() -> None:
         ("SMTP_URL", "mail.example"),
         ("LOG_LEVEL", "loud"),
         ("ACCESS_LOG", "some"),
+        ("DEV_IDE_HOST_SUFFIX", ".ide.example.org"),
+        ("DEV_IDE_HOST_SUFFIX", "ide.example.org:8443"),
+        ("DEV_IDE_HOST_SUFFIX", "*.example.org"),
+        ("DEV_IDE_RETURN_HOSTED_URL", "true"),
+        ("DEV_IDE_PATH_MODE_ENABLED", "yes"),
+        ("DEV_IDE_TOKEN_SECONDS", "3600"),
+        ("DEV_IDE_SOCKET_IDLE_SECONDS", "30"),
+        ("API_HOSTS", "good.example, http://x"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(name: str, value: str) -> None:

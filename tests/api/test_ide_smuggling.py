@@ -1,0 +1,224 @@
+"""Raw bytes against the IDE's proxy, by path and by host: nothing gets through that two readers could read differently.
+
+The table is `tests/smuggling_cases.py`. What the app got is told by `tests/raw_web_app.py`, which notes every byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+from dataclasses import dataclass
+
+import pytest
+
+from controlplane.models import IdeMode
+from controlplane.storage.database import Database
+from tests.ide_house import IdeHouse
+from tests.raw_web_app import RawWebApp, Seen
+from tests.smuggling_cases import CASES, SMUGGLED, Case, Outcome
+
+BOTH = pytest.mark.parametrize("mode", list(IdeMode))
+ANSWER_SECONDS = 20.0
+STAYED_OPEN = 0
+UNTIL_CLOSED = 99
+MUTANTS = 600
+AT_ONCE = 200
+MUTANT_SECONDS = 2.0
+"""How long the answer to a mutant is waited for: some are requests that do not end."""
+
+SEED = 20261125
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Where an app is reached, and the headers that let a request through."""
+
+    port: int
+    base: bytes
+    host: bytes
+    cookie: bytes
+
+    @property
+    def own(self) -> bytes:
+        return b"Host: %b\r\nCookie: %b\r\nOrigin: http://%b\r\n" % (self.host, self.cookie, self.host)
+
+    def fill(self, raw: bytes) -> bytes:
+        return raw.replace(b"<base>", self.base).replace(b"<own>", self.own).replace(b"<host>", self.host)
+
+
+async def entrance(house: IdeHouse, mode: IdeMode, app: RawWebApp) -> Entrance:
+    """To the house's dev container, with this app on the IDE's port."""
+    await house.house.services.instances.update(house.workshop.id, {"ide_port": app.port})
+    cookie = await house.cookie(mode)
+    base = house.prefix(mode) + "/"
+    return Entrance(house.port, base.encode(), house.host(mode).encode(), cookie.encode())
+
+
+async def say(to: Entrance, data: bytes, answers: int = 1, seconds: float = ANSWER_SECONDS) -> list[int]:
+    """The statuses of what came back, until there are so many, the other side closes, or the time is over.
+
+    STAYED_OPEN is one of them where it was not closed in time.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", to.port)
+    received = b""
+    try:
+        writer.write(data)
+        async with asyncio.timeout(seconds):
+            while len(statuses(received)) < answers and (piece := await reader.read(1 << 16)):
+                received += piece
+    except ConnectionError:
+        pass
+    except TimeoutError:
+        return [*statuses(received), STAYED_OPEN]
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    return statuses(received)
+
+
+def statuses(received: bytes) -> list[int]:
+    return [int(found) for found in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", received)]
+
+
+def check_seen(seen: Seen, to: Entrance) -> None:
+    """What every request that reaches an app looks like: ours, whole, and without a secret."""
+    assert seen.target.startswith("/")
+    assert seen.all("host") == [to.host.decode()]
+    assert len(seen.all("x-request-id")) == len(seen.all("x-forwarded-host")) == 1
+    assert to.cookie.partition(b"=")[2].decode() not in str(seen)
+
+
+async def check_health(to: Entrance, app: RawWebApp) -> list[Seen]:
+    """A good request passes. Gives what else the app has got until then."""
+    assert await say(to, to.fill(b"GET <base>healthy HTTP/1.1\r\n<own>\r\n")) == [200]
+    seen = list(app.requests)
+    healthy = [each for each in seen if each.target == "/healthy"]
+    assert len(healthy) == 1
+    return [each for each in seen if each not in healthy]
+
+
+@BOTH
+@pytest.mark.gen_test(timeout=110)
+async def test_what_could_be_read_two_ways_is_refused_before_a_byte_of_it_reaches_the_app(
+    database: Database, mode: IdeMode
+) -> None:
+    wrong = []
+    with RawWebApp() as app:
+        async with IdeHouse(database) as house:
+            to = await entrance(house, mode, app)
+            for case in CASES:
+                app.forget()
+                answers = case.requests if case.outcome is Outcome.LEGAL else UNTIL_CLOSED
+                got = await say(to, to.fill(case.raw), answers)
+                passed = bytes(app.received)
+                fault = judge(case, got, passed, await check_health(to, app), to)
+                if fault or app.faults:
+                    wrong.append(f"{case.name}: {fault or app.faults}")
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+def judge(case: Case, got: list[int], passed: bytes, seen: list[Seen], to: Entrance) -> str | None:
+    """What is wrong, in words."""
+    if case.outcome is Outcome.LEGAL:
+        for each in seen:
+            check_seen(each, to)
+        if got[:1] != [case.status] or len(got) != case.requests or len(seen) != case.requests:
+            return f"legal, answered {got}, the app saw {len(seen)}"
+        return None if seen[0].body == case.body else f"the app got another body: {seen[0].body!r}"
+    if len(got) != 1 or not 400 <= got[0] < 500:  # one answer, and then the end of the connection
+        return f"answered {got}"
+    if case.outcome is Outcome.REFUSED and passed:
+        return f"refused, but the app got {passed[:200]!r}"
+    return f"the app saw a whole request: {seen}" if seen else None
+
+
+def test_the_table_names_each_case_once_and_hides_a_request_where_it_can() -> None:
+    assert len({case.name for case in CASES}) == len(CASES)
+    assert sum(SMUGGLED in case.raw for case in CASES) > len(CASES) / 2
+
+
+SEEDS = (
+    b"GET <base>page HTTP/1.1\r\n<own>X-Case: <case>\r\n\r\n",
+    b"POST <base>page HTTP/1.1\r\n<own>X-Case: <case>\r\nContent-Length: 5\r\n\r\nhello",
+    b"PUT <base>page HTTP/1.1\r\n<own>X-Case: <case>\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    (
+        b"GET <base>page HTTP/1.1\r\n<own>X-Case: <case>\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+    ),
+)
+PIECES = (
+    *(
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\n\n",
+        b"\x00",
+        b" ",
+        b"\t",
+        b":",
+        b",",
+        b";",
+        b"\x0b",
+        b"\xff",
+        b"0",
+        b"5",
+    ),
+    *(b"chunked", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: <host>\r\n", b"HTTP/1.1"),
+    *(b"Connection: close\r\n", b"Expect: 100-continue\r\n", b"0\r\n\r\n", b"Upgrade: websocket\r\n", b"\r\n "),
+)
+
+
+def mutant(chance: random.Random, number: int, to: Entrance) -> bytes:
+    """A good request with one to four faults. It is known by its number wherever it arrives."""
+    data = to.fill(chance.choice(SEEDS).replace(b"<case>", b"case-%d-" % number))
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(data))
+        lines = data.split(b"\r\n")
+        which = chance.randrange(len(lines))
+        match chance.randrange(6):
+            case 0:
+                data = data[:at] + to.fill(chance.choice(PIECES)) + data[at:]
+            case 1:
+                data = data[:at] + data[at + chance.randint(1, 4) :]
+            case 2:
+                data = data[:at] + bytes([chance.randrange(256)]) + data[at + 1 :]
+            case 3:
+                data = b"\r\n".join([*lines[:which], lines[which], *lines[which:]])
+            case 4:
+                chance.shuffle(lines)
+                data = b"\r\n".join(lines)
+            case _:
+                data = data.replace(b"\r\n", chance.choice((b"\n", b"\r", b"\r\n ", b"\r\n\r\n")), 1)
+    return data
+
+
+@BOTH
+@pytest.mark.gen_test(timeout=110)
+async def test_a_damaged_request_never_becomes_two_and_is_never_half_passed_on(
+    database: Database, mode: IdeMode
+) -> None:
+    chance = random.Random(SEED)
+    with RawWebApp() as app:
+        async with IdeHouse(database) as house:
+            to = await entrance(house, mode, app)
+            mutants = [mutant(chance, number, to) for number in range(MUTANTS)]
+            app.forget()
+            got: list[list[int]] = []
+            for first in range(0, MUTANTS, AT_ONCE):
+                batch = mutants[first : first + AT_ONCE]
+                got += await asyncio.gather(*(say(to, each, seconds=MUTANT_SECONDS) for each in batch))
+            assert app.faults == []
+            for seen in await check_health(to, app):
+                check_seen(seen, to)
+            for number, (sent, answered) in enumerate(zip(mutants, got, strict=True)):
+                name = b"case-%d-" % number
+                whole = [seen for seen in app.requests if name.decode() in str(seen)]
+                assert len(whole) <= 1, (sent, whole)
+                if 400 in answered[:1] and not re.search(rb"transfer-encoding", sent, re.IGNORECASE):
+                    assert name not in app.received, (sent, answered)
+            assert sum(answered[:1] == [400] for answered in got) > MUTANTS / 10
+            assert sum(answered[:1] == [200] for answered in got) > MUTANTS / 50

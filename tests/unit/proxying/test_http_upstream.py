@@ -1,0 +1,136 @@
+"""Connections to apps: kept for a moment, bounded in number, and given up when nothing comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import Any
+
+import pytest
+
+from controlplane.errors import AgentError, AgentTimeout, Overloaded
+from controlplane.models import AgentEndpoint
+from controlplane.proxying.http_upstream import ANSWER_SECONDS, KEPT_PER_APP, KEPT_SECONDS, AnswerHead, Key, Upstreams
+from tests.fakes import FakeClock
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.head: AnswerHead | None = None
+        self.body = b""
+        self.outcome: asyncio.Future[AgentError | None] = asyncio.get_running_loop().create_future()
+
+    def arrived(self, head: AnswerHead | None, data: bytes, *, complete: bool) -> None:
+        self.head = head or self.head
+        self.body += data
+        if complete:
+            self.outcome.set_result(None)
+
+    def failed(self, error: AgentError) -> None:
+        self.outcome.set_result(error)
+
+
+class Server:
+    """Answers OK to whatever arrives; `is_silent` says nothing."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.pool = Upstreams(self._dial, self.clock.monotonic, connections_per_app=20)
+        self.connections = 0
+        self._handlers: set[asyncio.Task[Any]] = set()
+        self.is_silent = False
+
+    async def __aenter__(self) -> Server:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.key: Key = ("127.0.0.1", self._server.sockets[0].getsockname()[1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.pool.close()
+        self._server.close()
+        await asyncio.gather(*self._handlers)
+
+    async def _dial(self, endpoint: AgentEndpoint) -> socket.socket:
+        connection = socket.socket()
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, (endpoint.address, endpoint.port))
+        return connection
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        handler = asyncio.current_task()
+        assert handler is not None
+        self._handlers.add(handler)
+        with contextlib.suppress(OSError):
+            while await reader.read(1 << 16):
+                if not self.is_silent:
+                    writer.write(OK)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    async def ask(self) -> None:
+        connection = self.pool.take_kept(self.key) or await self.pool.open(self.key)
+        sink = Sink()
+        connection.begin("GET", sink)
+        connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.request_sent()
+        assert await sink.outcome is None
+        assert sink.body == b"ok"
+
+
+@pytest.mark.gen_test
+async def test_a_connection_is_used_again_while_it_is_young() -> None:
+    async with Server() as server:
+        await server.ask()
+        server.clock.advance(KEPT_SECONDS)
+        await server.ask()
+        assert server.connections == 1
+        server.clock.advance(KEPT_SECONDS + 0.1)
+        await server.ask()
+        assert server.connections == 2
+        server.clock.advance(KEPT_SECONDS + 0.1)
+        await server.pool.run_once()
+        assert server.pool.take_kept(server.key) is None
+
+
+@pytest.mark.gen_test
+async def test_few_connections_are_kept_after_many_requests_at_once() -> None:
+    async with Server() as server:
+        opened = [await server.pool.open(server.key) for _ in range(KEPT_PER_APP + 5)]
+        for connection in opened:
+            server.pool.keep(connection)
+        kept = 0
+        while server.pool.take_kept(server.key) is not None:
+            kept += 1
+        assert kept == KEPT_PER_APP
+
+
+@pytest.mark.gen_test
+async def test_connections_to_one_app_are_bounded() -> None:
+    async with Server() as server:
+        opened = [await server.pool.open(server.key) for _ in range(20)]
+        with pytest.raises(Overloaded):
+            await server.pool.open(server.key)
+        opened[0].abort()
+        await server.pool.open(server.key)
+
+
+@pytest.mark.gen_test
+async def test_an_answer_that_does_not_begin_is_given_up() -> None:
+    async with Server() as server:
+        server.is_silent = True
+        connection = await server.pool.open(server.key)
+        sink = Sink()
+        connection.begin("GET", sink)
+        connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.request_sent()
+        server.clock.advance(ANSWER_SECONDS)
+        await server.pool.run_once()
+        assert not sink.outcome.done()
+        server.clock.advance(1)
+        await server.pool.run_once()
+        assert isinstance(await sink.outcome, AgentTimeout)

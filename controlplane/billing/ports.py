@@ -7,9 +7,11 @@ the same key finds it) and PaymentRefused (a definite no; nothing was done).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
+from controlplane.billing.accounts import BillingAccount, DriftReport, InboxEntry, Notice, Order, OrderKind
 from controlplane.billing.records import (
     Checkout,
     EventPage,
@@ -87,3 +89,90 @@ class PaymentGateway(Protocol):
         tolerance), `signature_from_future` (later than it), `not_utf8`, `not_json` or `not_an_event`."""
 
     async def close(self) -> None: ...
+
+
+class BillingAccountRepository(Protocol):
+    async def get(self, user_id: str) -> BillingAccount | None: ...
+
+    async def find_by_customer(self, customer_id: str) -> BillingAccount | None: ...
+
+    async def put(self, account: BillingAccount) -> None:
+        """Compare-and-set: the stored revision must be one less, or there must be none when it is 1. Raises
+        StaleRevision, and Conflict (`customer_taken`) when another account has this customer."""
+
+    async def needing_attention(self, now: datetime, *, limit: int) -> list[BillingAccount]:
+        """Those whose `attention_at` has come, longest waiting first."""
+
+    async def page(self, *, limit: int, after: str | None) -> list[BillingAccount]:
+        """In order of user id."""
+
+    async def changed_since(self, since: datetime | None) -> tuple[list[BillingAccount], datetime]:
+        """Written since a moment of the server's clock, overlapping enough that no write is missed, and the moment to
+        ask from next. None: only that moment."""
+
+
+class OrderRepository(Protocol):
+    async def open(
+        self, user_id: str, kind: OrderKind, target: str, *, key: str, now: datetime, not_before: datetime
+    ) -> Order:
+        """The open order for this target, made no earlier than `not_before`; else a new one under `key`, in the place
+        of any other of this kind. Of many at once all get the same."""
+
+    async def get(self, user_id: str, kind: OrderKind) -> Order | None: ...
+
+    async def set_result(self, order: Order, result: str) -> None:
+        """Nothing happens when another order has taken its place."""
+
+    async def close(self, order: Order) -> None:
+        """The next order for the same target is a new one."""
+
+
+class InboxRepository(Protocol):
+    async def receive(self, entry: InboxEntry) -> bool:
+        """False when this event is known already."""
+
+    async def get(self, event_id: str) -> InboxEntry | None: ...
+
+    async def known(self, event_ids: Sequence[str]) -> set[str]: ...
+
+    async def claim(self, event_id: str, owner: str, *, lease_seconds: float) -> InboxEntry | None:
+        """Take it up for processing, unless it is done or another holds it. The server's clock decides."""
+
+    async def finish(self, event_id: str, owner: str, outcome: str) -> None:
+        """Only for the one who holds it; so for `fail`."""
+
+    async def fail(self, event_id: str, owner: str, reason: str, *, retry_seconds: float) -> None: ...
+
+    async def left_over(self, *, idle_seconds: float, limit: int) -> list[str]:
+        """Events that nobody works on: received so long ago, held by one whose lease ended, or failed and due again;
+        oldest first."""
+
+
+class NoticeRepository(Protocol):
+    async def add(self, notice: Notice) -> bool:
+        """False when it exists already, sent or not."""
+
+    async def get(self, notice_id: str) -> Notice | None: ...
+
+    async def claim(self, notice_id: str, owner: str, *, lease_seconds: float) -> Notice | None:
+        """The right to send it, unless it is sent or another holds it. The server's clock decides."""
+
+    async def mark_sent(self, notice_id: str, owner: str, at: datetime) -> None: ...
+
+    async def give_back(self, notice_id: str, owner: str, *, retry_seconds: float) -> None:
+        """It could not be sent now."""
+
+    async def unsent(self, *, limit: int) -> list[str]:
+        """Those that may be claimed now, oldest first."""
+
+
+class DriftRepository(Protocol):
+    async def add(self, report: DriftReport) -> None: ...
+
+    async def latest(self) -> DriftReport | None:
+        """The latest that was no dry run."""
+
+    async def events_read_until(self) -> datetime | None:
+        """The provider's events created before this were compared with the inbox."""
+
+    async def set_events_read_until(self, moment: datetime) -> None: ...

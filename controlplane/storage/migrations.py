@@ -59,6 +59,26 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     "idempotency": (IndexModel([("started_at", ASCENDING)], name="started_at", expireAfterSeconds=_DAY),),
     "console_tickets": (IndexModel([("expires_at", ASCENDING)], name="expires_at", expireAfterSeconds=0),),
     "audit": (IndexModel([("at", ASCENDING)], name="at"),),
+    # Billing. Events are sent again for 3 days and can be read for 30; notices and reports are kept for longer.
+    "billing_accounts": (
+        IndexModel(
+            [("customer_id", ASCENDING)],
+            name="customer_id",
+            unique=True,
+            partialFilterExpression={"customer_id": {"$exists": True}},
+        ),
+        IndexModel([("attention_at", ASCENDING)], name="attention_at"),
+        IndexModel([("written_at", ASCENDING)], name="written_at"),
+    ),
+    "billing_inbox": (
+        IndexModel([("received_at", ASCENDING)], name="received_at", expireAfterSeconds=90 * _DAY),
+        IndexModel([("state", ASCENDING), ("received_at", ASCENDING)], name="state_received_at"),
+    ),
+    "billing_notices": (
+        IndexModel([("sent_at", ASCENDING), ("created_at", ASCENDING)], name="sent_at_created_at"),
+        IndexModel([("created_at", ASCENDING)], name="created_at", expireAfterSeconds=400 * _DAY),
+    ),
+    "billing_drift": (IndexModel([("started_at", ASCENDING)], name="started_at", expireAfterSeconds=90 * _DAY),),
 }
 
 

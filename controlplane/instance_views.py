@@ -83,6 +83,8 @@ class InstanceViews:
             "port": instance.port,
             "https": instance.https,
             "idePort": instance.ide_port,
+            "gamePort": instance.game_port,
+            "published": instance.published,
         }
         return self._document(instance, self._clock.now())[:-1] + b"," + orjson.dumps(where)[1:]
 

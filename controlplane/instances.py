@@ -43,6 +43,7 @@ class Registration:
     owner_id: str
     https: bool = False
     ide_port: int = 8080
+    game_port: int | None = None
 
 
 class InstanceDirectory:
@@ -132,6 +133,7 @@ class InstanceDirectory:
             port=registration.port,
             https=registration.https,
             ide_port=registration.ide_port,
+            game_port=registration.game_port,
             sealed_token=self._seal(instance_id, registration.token),
             created_at=self._clock.now(),
         )
@@ -140,7 +142,8 @@ class InstanceDirectory:
         return instance
 
     async def update(self, instance_id: str, changes: Mapping[str, Any]) -> Instance:
-        """`changes` may hold name, vmid, address, port, https, ide_port, owner_id and token (the new agent secret)."""
+        """`changes` may hold name, vmid, address, port, https, ide_port, game_port, owner_id and token (the new agent
+        secret)."""
         if "owner_id" in changes:
             await self._require_owner(changes["owner_id"])
 
@@ -158,6 +161,13 @@ class InstanceDirectory:
 
     async def set_suspension(self, instance_id: str, suspension: Suspension | None) -> Instance:
         return await self._write(instance_id, lambda current: replace(current, suspension=suspension))
+
+    async def set_published(self, instance_id: str, *, published: bool) -> Instance:
+        """Nothing is written where it is so already. Raises NotFound."""
+        current = await self._repository.get(instance_id)
+        if current is not None and current.deleted_at is None and current.published is published:
+            return current
+        return await self._write(instance_id, lambda each: replace(each, published=published))
 
     async def remove(self, instance_id: str) -> None:
         """The record becomes a tombstone; the container itself is not touched."""

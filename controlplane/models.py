@@ -134,7 +134,8 @@ class Instance:
     """A game server or dev container. `revision` grows with each write and guards compare-and-set.
 
     `sealed_token` is the agent's bearer secret encrypted by `secretbox`; it is opened only to talk to the agent.
-    `deleted_at` marks a tombstone: kept a while so that every process sees the removal.
+    `deleted_at` marks a tombstone: kept a while so that every process sees the removal. `published` says whether the
+    edge may lead to it; `game_port` is where players connect, None where there is no such port.
     """
 
     id: str
@@ -151,6 +152,8 @@ class Instance:
     suspension: Suspension | None = None
     revision: int = 1
     deleted_at: datetime | None = None
+    game_port: int | None = None
+    published: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,3 +310,46 @@ class MachineAddress:
     port: int
     ide_port: int
     https: bool = False
+    game_port: int | None = None
+
+
+class WebhookEvent(StrEnum):
+    """What other systems are told of an instance."""
+
+    READY = "instance.ready"
+    WITHDRAWN = "instance.withdrawn"
+    DELETED = "instance.deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookEndpoint:
+    """A URL that is told of events. `disabled_at` is set when it answered 410, or an administrator removed it."""
+
+    id: str
+    url: str
+    events: frozenset[WebhookEvent]
+    sealed_secret: bytes = field(repr=False)
+    created_at: datetime
+    disabled_at: datetime | None = None
+
+
+class DeliveryState(StrEnum):
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookDelivery:
+    """One event for one endpoint. `attempts` counts those that ended; `outcome` is the latest in words."""
+
+    id: str
+    endpoint_id: str
+    event_id: str
+    event: WebhookEvent
+    body: bytes
+    created_at: datetime
+    next_attempt_at: datetime
+    state: DeliveryState = DeliveryState.PENDING
+    attempts: int = 0
+    outcome: str | None = None

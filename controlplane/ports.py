@@ -16,6 +16,7 @@ from controlplane.models import (
     ApiKey,
     AuditEntry,
     ConsoleTicket,
+    DeliveryState,
     Entitlement,
     Instance,
     Lease,
@@ -28,6 +29,8 @@ from controlplane.models import (
     StoredAnswer,
     Suspension,
     User,
+    WebhookDelivery,
+    WebhookEndpoint,
 )
 
 
@@ -218,9 +221,13 @@ class AgentTransport(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MailMessage:
+    """`html` is the same in HTML. `message_id` is the left part of the Message-ID of a mail that may be sent again."""
+
     to: str
     subject: str
     text: str
+    html: str | None = None
+    message_id: str | None = None
 
 
 class Mailer(Protocol):
@@ -271,6 +278,46 @@ class Publisher(Protocol):
 
     async def withdraw(self, instance: Instance) -> None:
         """Its routes end before its machine does."""
+
+    async def retire(self, instance: Instance) -> None:
+        """Its machine is gone."""
+
+
+class WebhookEndpointRepository(Protocol):
+    async def add(self, endpoint: WebhookEndpoint) -> None: ...
+
+    async def get(self, endpoint_id: str) -> WebhookEndpoint | None: ...
+
+    async def list_enabled(self) -> list[WebhookEndpoint]:
+        """In order of id."""
+
+    async def disable(self, endpoint_id: str, at: datetime) -> bool:
+        """False when it is missing or was disabled already."""
+
+
+class WebhookDeliveryRepository(Protocol):
+    async def add(self, delivery: WebhookDelivery) -> None:
+        """No error when one with this id exists: the event was announced before."""
+
+    async def get(self, delivery_id: str) -> WebhookDelivery | None: ...
+
+    async def due(self, endpoint_id: str, now: datetime, *, limit: int) -> list[WebhookDelivery]:
+        """Pending ones whose next attempt is not later than `now`, the longest overdue first."""
+
+    async def replace(self, delivery: WebhookDelivery, *, expected_attempts: int) -> bool:
+        """Compare-and-set on the number of attempts; False when another process was first."""
+
+    async def restart(self, delivery_id: str, now: datetime) -> WebhookDelivery | None:
+        """Pending again, from the first attempt on; None when there is none."""
+
+    async def page(self, *, state: DeliveryState | None, limit: int, after: str | None) -> list[WebhookDelivery]:
+        """At most `limit` in order of id, behind `after`."""
+
+
+class WebhookSender(Protocol):
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
+        """The status of the answer; its body is not read beyond a bound. No redirect is followed. Raises Unavailable
+        with the reason when there is no answer within the adapter's deadline."""
 
 
 class Entitlements(Protocol):

@@ -25,6 +25,8 @@ from controlplane.observability.metrics import Metrics
 from controlplane.ports import Clock, StorageProbe, UserRepository
 from controlplane.proxying.console_hub import ConsoleHub
 from controlplane.proxying.upload import Uploads
+from controlplane.publishing.publisher import InstancePublisher
+from controlplane.publishing.webhooks import Webhooks
 from controlplane.settings import Settings
 
 
@@ -88,5 +90,7 @@ class Services:
     events: EventHub
     backups: BackupService
     uploads: Uploads
+    webhooks: Webhooks
+    publisher: InstancePublisher
     idempotency: Idempotency
     audit: AuditTrail

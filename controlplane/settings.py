@@ -68,6 +68,11 @@ class Settings:
     uploads_per_user: int
     upload_idle_seconds: float
     drain_seconds: float
+    edge_token: str | None = field(repr=False)
+    edge_control_plane_url: str
+    edge_ide_entry_points: tuple[str, ...]
+    edge_ide_tls: bool
+    dev_ide_host_suffix: str | None
     smtp: SmtpSettings | None
     log_level: str
     access_log: str
@@ -114,6 +119,11 @@ class Settings:
             uploads_per_user=reader.integer("UPLOADS_PER_USER", 4, low=1, high=100),
             upload_idle_seconds=reader.number("UPLOAD_IDLE_SECONDS", 60.0, low=0.1, high=3600),
             drain_seconds=reader.number("DRAIN_SECONDS", 10.0, low=0, high=300),
+            edge_token=reader.secret("EDGE_TOKEN") if env.get("EDGE_TOKEN") else None,
+            edge_control_plane_url=reader.url("EDGE_CONTROL_PLANE_URL", f"http://127.0.0.1:{port}"),
+            edge_ide_entry_points=reader.words("EDGE_IDE_ENTRY_POINTS", "websecure"),
+            edge_ide_tls=reader.flag("EDGE_IDE_TLS", True),
+            dev_ide_host_suffix=reader.text("DEV_IDE_HOST_SUFFIX", "") or None,
             smtp=reader.smtp(),
             log_level=reader.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
             access_log=reader.choice("ACCESS_LOG", "all", ("all", "errors")),
@@ -163,6 +173,9 @@ class _Reader:
         if value not in allowed:
             raise ConfigurationError(name, f"{value!r} is not one of {', '.join(allowed)}")
         return value
+
+    def words(self, name: str, default: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in self.text(name, default).split(",") if part.strip())
 
     def address(self, name: str, default: str) -> str:
         value = self.text(name, default)

@@ -11,7 +11,7 @@ from handlers.auth import user_document
 from handlers.base import Answer, ApiHandler
 from handlers.instances import InstanceHandler, InstanceListHandler
 
-_FIELD_OF_KEY = {"ownerId": "owner_id", "idePort": "ide_port"}
+_FIELD_OF_KEY = {"ownerId": "owner_id", "idePort": "ide_port", "gamePort": "game_port"}
 
 
 class AdminInstancesHandler(InstanceListHandler):
@@ -28,6 +28,7 @@ class AdminInstancesHandler(InstanceListHandler):
                 owner_id=body["ownerId"],
                 https=body["https"],
                 ide_port=body["idePort"],
+                game_port=body["gamePort"],
             )
         )
         await self.audit("instance.register", instance.id, {"vmid": instance.vmid, "ownerId": instance.owner_id})

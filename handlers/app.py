@@ -9,7 +9,7 @@ from prometheus_client import Counter, Histogram
 
 from controlplane.auth.api_keys import Scope
 from controlplane.services import Services
-from handlers import admin, auth, backups, console, dev, events, game, ops, pages, uploads
+from handlers import admin, auth, backups, console, dev, edge, events, game, ops, pages, uploads, webhooks
 from handlers import schemas as shape
 from handlers.assets import load_assets
 from handlers.base import ApiHandler, NotFoundHandler
@@ -133,6 +133,21 @@ ROUTES: tuple[Route, ...] = (
         "POST": Endpoint(ADMIN, "Suspend a user; every session ends", Scope.ADMIN, body=shape.SUSPENSION)}),
     Route("/api/admin/users/{user_id}/{action:unsuspend}", admin.AdminUserSuspensionHandler, {
         "POST": Endpoint(ADMIN, "Lift a user's suspension", Scope.ADMIN)}),
+
+    # What the outside is told
+    Route("/api/admin/webhooks", webhooks.WebhooksHandler, {
+        "GET": Endpoint(ADMIN, "List outbound webhooks", Scope.ADMIN),
+        "POST": Endpoint(ADMIN, "Tell a URL of events, signed as Standard Webhooks says; its secret is shown once",
+                         Scope.ADMIN, body=shape.WEBHOOK, success=201, idempotent=True)}),
+    Route("/api/admin/webhooks/{webhook_id}", webhooks.WebhookHandler, {
+        "DELETE": Endpoint(ADMIN, "Stop telling a URL", Scope.ADMIN, success=204)}),
+    Route("/api/admin/webhook-deliveries", webhooks.WebhookDeliveriesHandler, {
+        "GET": Endpoint(ADMIN, "What was, is to be, or could not be delivered (state=dead)", Scope.ADMIN,
+                        query=shape.WEBHOOK_DELIVERY_LIST)}),
+    Route("/api/admin/webhook-deliveries/{delivery_id}/replay", webhooks.WebhookReplayHandler, {
+        "POST": Endpoint(ADMIN, "Deliver it again, under the same event id", Scope.ADMIN, success=202)}),
+    Route("/edge/traefik.json", edge.TraefikHandler, {
+        "GET": Endpoint(PUBLIC, "The edge's routes, for Traefik's HTTP provider; needs the edge's own token")}),
 
     # The service itself
     Route("/healthz", ops.HealthzHandler, {"GET": Endpoint(PUBLIC, "Alive")}),

@@ -64,6 +64,7 @@ INSTANCE_REGISTRATION = BodySchema(
         "ownerId": {**_ID, "required": True},
         "https": {"type": "boolean", "default": False},
         "idePort": {**_PORT, "default": 8080},
+        "gamePort": {**_PORT, "nullable": True, "default": None},
     }
 )
 INSTANCE_UPDATE = BodySchema(
@@ -76,6 +77,7 @@ INSTANCE_UPDATE = BodySchema(
         "ownerId": _ID,
         "https": {"type": "boolean"},
         "idePort": _PORT,
+        "gamePort": {**_PORT, "nullable": True},
     }
 )
 SUSPENSION = BodySchema({"reason": _REASON})
@@ -98,3 +100,17 @@ UPLOAD = QuerySchema({"path": {"type": "string", "required": True, "minlength": 
 PAGE = QuerySchema(_PAGE)
 INSTANCE_LIST = QuerySchema(_INSTANCE_LIST)
 ADMIN_INSTANCE_LIST = QuerySchema({**_INSTANCE_LIST, "ownerId": _ID})
+
+WEBHOOK = BodySchema(
+    {
+        "url": {"type": "string", "required": True, "minlength": 8, "maxlength": 2048, "check_with": "header_safe"},
+        "events": {
+            "type": "list",
+            "required": True,
+            "minlength": 1,
+            "maxlength": 20,
+            "schema": {"type": "string", "maxlength": 64},
+        },
+    }
+)
+WEBHOOK_DELIVERY_LIST = QuerySchema({**_PAGE, "state": {"type": "string", "allowed": ["pending", "delivered", "dead"]}})

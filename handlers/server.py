@@ -6,9 +6,8 @@ import asyncio
 import socket
 
 import tornado.httpserver
-import tornado.netutil
 
-from controlplane.errors import ConfigurationError
+from controlplane.listener import open_listener
 from controlplane.services import Services
 from handlers.app import make_app
 
@@ -30,18 +29,12 @@ class ApiServer:
             idle_connection_timeout=IDLE_CONNECTION_SECONDS,
         )
 
-    def listen(self) -> int:
-        """The port. Raises ConfigurationError when the address cannot be listened on."""
+    def listen(self, listener: socket.socket | None = None) -> int:
+        """The port: that of `listener`, or of one opened as the settings say. Raises ConfigurationError."""
         settings = self._services.settings
-        family = socket.AF_INET6 if ":" in settings.http_address else socket.AF_INET
-        try:
-            sockets = tornado.netutil.bind_sockets(settings.http_port, settings.http_address, family=family)
-        except OSError as error:
-            raise ConfigurationError(
-                "HTTP_PORT", f"{settings.http_address}:{settings.http_port} cannot be listened on: {error.strerror}"
-            ) from error
-        self._server.add_sockets(sockets)
-        port: int = sockets[0].getsockname()[1]
+        listener = listener or open_listener(settings.http_address, settings.http_port)
+        self._server.add_sockets([listener])
+        port: int = listener.getsockname()[1]
         return port
 
     async def drain(self, *, limit_seconds: float) -> None:

@@ -162,6 +162,9 @@ class NoticeRepository(Protocol):
     async def give_back(self, notice_id: str, owner: str, *, retry_seconds: float) -> None:
         """It could not be sent now."""
 
+    async def give_up(self, notice_id: str, owner: str) -> None:
+        """It will not be sent."""
+
     async def unsent(self, *, limit: int) -> list[str]:
         """Those that may be claimed now, oldest first."""
 

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import json
 import secrets
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,11 +28,13 @@ from controlplane.demo.fleet import (
 )
 from controlplane.errors import Conflict
 from controlplane.instances import Registration
+from controlplane.listener import open_listener
 from controlplane.models import Role, User
 from controlplane.services import Services
 from controlplane.settings import Settings
 from controlplane.wiring import ControlPlane, open_database
 
+ADDRESS = "127.0.0.1"
 POLL_INTERVAL_SECONDS = 1
 READY_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
@@ -40,7 +43,7 @@ _LOOK_SECONDS = 0.05
 class Server(Protocol):
     """The API over HTTP: `handlers.server.ApiServer`."""
 
-    def listen(self) -> int: ...
+    def listen(self, listener: socket.socket) -> int: ...
 
     async def drain(self, *, limit_seconds: float) -> None: ...
 
@@ -58,11 +61,15 @@ async def run_demo(
     secrets_file = folder / "secrets.json"
     demo = load_or_make_secrets(secrets_file, base64.b64encode(secrets.token_bytes(32)).decode())
     save_secrets(secrets_file, demo)
-    settings = _settings(folder, port, demo)
-    async with open_database(settings) as database, contextlib.AsyncExitStack() as stack:
+    listener = open_listener(ADDRESS, port)
+    settings = _settings(folder, listener.getsockname()[1], demo)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(listener)
+        database = await stack.enter_async_context(open_database(settings))
         plane = ControlPlane(settings, database)
         server = make_server(plane.services)
-        url = f"http://127.0.0.1:{server.listen()}"
+        server.listen(listener)
+        url = settings.public_url
         stack.push_async_callback(plane.stop)
         stack.push_async_callback(server.drain, limit_seconds=settings.drain_seconds)
         fleet = Fleet(folder / "agents", source_folder)
@@ -77,9 +84,13 @@ async def run_demo(
 
 
 def _settings(folder: Path, port: int, demo: DemoSecrets) -> Settings:
+    """`port` is the one that is listened on already: a page may open consoles from there, by either name of it."""
     return Settings.from_env(
         {
+            "HTTP_ADDRESS": ADDRESS,
             "HTTP_PORT": str(port),
+            "PUBLIC_URL": f"http://{ADDRESS}:{port}",
+            "CORS_ORIGINS": f"http://localhost:{port}",
             "DATA_DIR": str(folder / "database"),
             "JWT_SECRET": demo.jwt_secret,
             "CREDENTIALS_KEY": demo.credentials_key,

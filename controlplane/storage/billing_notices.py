@@ -16,7 +16,7 @@ from controlplane.storage.documents import exact
 from controlplane.storage.failures import translated
 
 _SERVER_MILLISECONDS = {"$toLong": "$$NOW"}
-_MAY_BE_CLAIMED = {"sent_at": None, "$expr": {"$lte": ["$lease_ms", _SERVER_MILLISECONDS]}}
+_MAY_BE_CLAIMED = {"open": True, "$expr": {"$lte": ["$lease_ms", _SERVER_MILLISECONDS]}}
 
 
 class MongoNoticeRepository:
@@ -34,6 +34,7 @@ class MongoNoticeRepository:
             "facts": dict(notice.facts),
             "attempts": 0,
             "sent_at": None,
+            "open": True,
             "owner": None,
             "lease_ms": 0,
         }
@@ -63,13 +64,19 @@ class MongoNoticeRepository:
 
     async def mark_sent(self, notice_id: str, owner: str, at: datetime) -> None:
         with translated():
-            await self._notices.update_one({"_id": exact(notice_id), "owner": exact(owner)}, {"$set": {"sent_at": at}})
+            await self._notices.update_one(
+                {"_id": exact(notice_id), "owner": exact(owner)}, {"$set": {"sent_at": at, "open": False}}
+            )
+
+    async def give_up(self, notice_id: str, owner: str) -> None:
+        with translated():
+            await self._notices.update_one({"_id": exact(notice_id), "owner": exact(owner)}, {"$set": {"open": False}})
 
     async def give_back(self, notice_id: str, owner: str, *, retry_seconds: float) -> None:
         free = {"lease_ms": {"$add": [_SERVER_MILLISECONDS, int(retry_seconds * 1000)]}, "owner": None}
         with translated():
             await self._notices.update_one(
-                {"_id": exact(notice_id), "owner": exact(owner), "sent_at": None}, [{"$set": free}]
+                {"_id": exact(notice_id), "owner": exact(owner), "open": True}, [{"$set": free}]
             )
 
     async def unsent(self, *, limit: int) -> list[str]:

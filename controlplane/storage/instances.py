@@ -88,6 +88,8 @@ def _to_document(instance: Instance) -> Document:
         "port": instance.port,
         "https": instance.https,
         "ide_port": instance.ide_port,
+        "game_port": instance.game_port,
+        "published": instance.published,
         "sealed_token": instance.sealed_token,
         "created_at": instance.created_at,
         "suspension": from_suspension(instance.suspension),
@@ -113,4 +115,7 @@ def _to_instance(row: Document) -> Instance:
         suspension=to_suspension(row["suspension"]),
         revision=row["revision"],
         deleted_at=row["deleted_at"],
+        # Not in records of schema version 1.
+        game_port=row.get("game_port"),
+        published=row.get("published", True),
     )

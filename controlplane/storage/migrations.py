@@ -59,6 +59,10 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
     "idempotency": (IndexModel([("started_at", ASCENDING)], name="started_at", expireAfterSeconds=_DAY),),
     "console_tickets": (IndexModel([("expires_at", ASCENDING)], name="expires_at", expireAfterSeconds=0),),
     "audit": (IndexModel([("at", ASCENDING)], name="at"),),
+    "webhook_deliveries": (
+        IndexModel([("endpoint_id", ASCENDING), ("state", ASCENDING), ("next_attempt_at", ASCENDING)], name="due"),
+        IndexModel([("created_at", ASCENDING)], name="created_at", expireAfterSeconds=30 * _DAY),
+    ),
     # Billing. Events are sent again for 3 days and can be read for 30; notices and reports are kept for longer.
     "billing_accounts": (
         IndexModel(
@@ -75,7 +79,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         IndexModel([("state", ASCENDING), ("received_at", ASCENDING)], name="state_received_at"),
     ),
     "billing_notices": (
-        IndexModel([("sent_at", ASCENDING), ("created_at", ASCENDING)], name="sent_at_created_at"),
+        IndexModel([("open", ASCENDING), ("created_at", ASCENDING)], name="open_created_at"),
         IndexModel([("created_at", ASCENDING)], name="created_at", expireAfterSeconds=400 * _DAY),
     ),
     "billing_drift": (IndexModel([("started_at", ASCENDING)], name="started_at", expireAfterSeconds=90 * _DAY),),

@@ -46,10 +46,14 @@ from controlplane.proxying.console_hub import ConsoleHub
 from controlplane.proxying.upgrade import open_websocket
 from controlplane.proxying.upload import Uploads
 from controlplane.proxying.websocket import WebSocket
+from controlplane.publishing.publisher import InstancePublisher
+from controlplane.publishing.sender import CurlWebhookSender
+from controlplane.publishing.webhooks import Webhooks
 from controlplane.secretbox import SecretBox
 from controlplane.services import Lifecycle, Services
 from controlplane.settings import Settings
 from controlplane.storage.database import Database
+from controlplane.storage.webhooks import MongoWebhookDeliveryRepository, MongoWebhookEndpointRepository
 from controlplane.wiring.database import Repositories, prepare_database
 
 logger = logging.getLogger(__name__)
@@ -101,6 +105,16 @@ class ControlPlane:
         live = LiveConnections(authenticator)
         audit = AuditTrail(repositories.audit, clock, metrics.audit_dropped)
         console_tickets = ConsoleTickets(repositories.console_tickets, authenticator, clock)
+        self._webhook_sender = CurlWebhookSender()
+        webhooks = Webhooks(
+            endpoints=MongoWebhookEndpointRepository(database),
+            deliveries=MongoWebhookDeliveryRepository(database),
+            leases=repositories.leases,
+            sender=self._webhook_sender,
+            secret_box=secret_box,
+            clock=clock,
+            owner=self._owner,
+        )
         self.services = Services(
             settings=settings,
             clock=clock,
@@ -173,6 +187,8 @@ class ControlPlane:
                     _dial_console, check_dial=check_dial, tls=tls, timeout_seconds=settings.agent_timeout_seconds
                 ),
             ),
+            webhooks=webhooks,
+            publisher=InstancePublisher(directory, webhooks),
             idempotency=Idempotency(repositories.idempotency, secret_box, clock),
             audit=audit,
         )
@@ -222,6 +238,7 @@ class ControlPlane:
             Job("consoles", services.consoles.run_once, 1, 10),
             Job("live", services.live.check, 1.5, 10),
             Job("audit", services.audit.flush, 5, 30),
+            Job("webhooks", services.webhooks.run_once, 1, 45),
         ):
             self._jobs.start(job)
 
@@ -236,6 +253,7 @@ class ControlPlane:
             await self._write_what_waits()
         await services.sessions.close()
         await services.resets.close()
+        self._webhook_sender.close()
         await self._transport.close()
         self._hasher.close()
 

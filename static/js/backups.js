@@ -23,10 +23,6 @@ function end(instance) {
   watchers.forEach((watch) => watch());
 }
 
-export function isChangingBackups() {
-  return underWay.size > 0;
-}
-
 export function backupsPanel({ instance, api, events }) {
   const path = `${instancePath(instance)}/backups`;
   const list = h("ul", { class: "backup-list" });
@@ -102,7 +98,7 @@ export function backupsPanel({ instance, api, events }) {
   }
 
   async function make() {
-    const field = h("label", { class: "field" }, h("span", {}, "Name"), h("input", { name: "name", maxlength: 100, placeholder: "Optional", autocomplete: "off", autofocus: true }));
+    const field = h("label", { class: "field" }, h("span", {}, "Name"), h("input", { name: "name", maxlength: 100, placeholder: "Optional", autocomplete: "off", "data-focus": true }));
     const answer = await ask({
       title: "Create a backup",
       body: [`The files of ${instance.name} are read as they are. The server goes on meanwhile.`],

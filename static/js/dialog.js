@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 let count = 0;
 
 // Resolves to null when it was called off, else to `{name: value}` of the fields.
-// `typed` wants a text typed before the button works; `fields` are form rows.
+// `typed` wants a text typed before the button works; `fields` are form rows, one of which has `data-focus`.
 export function ask({ title, body, confirm, tone = "primary", typed = null, fields = [] }) {
   const titleId = `dialog-title-${++count}`;
   const button = h("button", { class: tone, type: "submit", value: "yes", disabled: typed !== null }, confirm);
@@ -20,13 +20,14 @@ export function ask({ title, body, confirm, tone = "primary", typed = null, fiel
     h(
       "div",
       { class: "dialog-buttons" },
-      h("button", { type: "button", onclick: () => dialog.close(""), autofocus: typed === null && fields.length === 0 }, "Cancel"),
+      h("button", { type: "button", onclick: () => dialog.close(""), "data-focus": typed === null && fields.length === 0 }, "Cancel"),
       button,
     ),
   );
   const dialog = h("dialog", { "aria-labelledby": titleId }, form);
   document.body.append(dialog);
   dialog.showModal();
+  form.querySelector("[data-focus]").focus();
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => {
       const answer = dialog.returnValue === "yes" ? Object.fromEntries(new FormData(form)) : null;
@@ -42,7 +43,7 @@ function typedRow(typed, button) {
     autocomplete: "off",
     autocapitalize: "off",
     spellcheck: "false",
-    autofocus: true,
+    "data-focus": true,
     oninput: () => {
       button.disabled = input.value.trim() !== typed;
     },

@@ -95,7 +95,8 @@ export class EventStream {
     this.onLink(true);
     this.#backoff = FIRST_BACKOFF;
     const parser = new EventParser(({ id, event, data }) => {
-      this.onEvent(event, parse(data));
+      const said = parse(data);
+      if (said !== null) this.onEvent(event, said);
       if (id !== null) this.#lastId = id;
     });
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -2,6 +2,7 @@
 
 import { Chip } from "./chip.js";
 import { h, icon, setAttribute, setText } from "./dom.js";
+import { FLEET_PARTS } from "./fleet-parts.js";
 import { ago, bytes, percent, plural } from "./format.js";
 import { instanceAddress } from "./router.js";
 import { KINDS, summary } from "./words.js";
@@ -73,7 +74,9 @@ function load({ detail, stale, process }) {
 const ATTENTION = new Set(["bad", "warn"]);
 const ORDER = { bad: 0, warn: 1, busy: 2, ok: 2, idle: 2 };
 
-export function fleetView({ store }) {
+export function fleetView(context) {
+  const { store } = context;
+  const parts = FLEET_PARTS.map((make) => make(context));
   const rows = new Map();
   let filter = "all";
   let words = "";
@@ -97,6 +100,7 @@ export function fleetView({ store }) {
     "div",
     { class: "page" },
     h("header", { class: "page-head" }, h("div", {}, h("h1", { tabindex: "-1" }, "Fleet"), counts)),
+    h("div", { class: "fleet-parts" }, parts.map((part) => part.element)),
     h("div", { class: "toolbar" }, h("div", { class: "pills", role: "group", "aria-label": "Show" }, filters), h("div", { class: "search" }, icon("search"), search)),
     list,
     empty,
@@ -175,6 +179,7 @@ export function fleetView({ store }) {
     element,
     title: "Fleet",
     destroy() {
+      for (const part of parts) part.destroy();
       stop();
       clearInterval(ticking);
       cancelAnimationFrame(frame);

@@ -1,27 +1,19 @@
-// One instance: what it is and how it is, its power, and its panels (console, backups, files).
+// One instance: what it is and how it is, its power, and its panels (which there are is said in panels.js).
 
 import { ApiError, instancePath } from "./api.js";
-import { backupsPanel } from "./backups.js";
 import { Chip } from "./chip.js";
-import { consolePanel } from "./console.js";
 import { ask } from "./dialog.js";
 import { Facts } from "./facts.js";
-import { filesPanel } from "./files.js";
 import { h, icon, setAttribute, setText } from "./dom.js";
 import { ago } from "./format.js";
 import { complain } from "./notices.js";
+import { PANELS } from "./panels.js";
 import { instanceAddress } from "./router.js";
 import { KINDS, powerActions, summary } from "./words.js";
 
 const TICK = 1000;
 const REFRESH = 5000;
 const SETTLES_WITHIN = 60000;
-
-const PANELS = [
-  { name: "console", label: "Console", make: consolePanel, kinds: ["game", "dev"] },
-  { name: "backups", label: "Backups", make: backupsPanel, kinds: ["game"] },
-  { name: "files", label: "Files", make: filesPanel, kinds: ["game", "dev"] },
-];
 
 const POWER = {
   start: { label: "Start", doing: "Starting …", icon: "play", until: (state) => state.ready || state.process === "crashed" },
@@ -95,7 +87,9 @@ class PowerButtons {
 }
 
 export function instanceView(context) {
-  const { store, api, id, panel } = context;
+  const { store, api, parameters } = context;
+  const { id } = parameters;
+  let { panel } = parameters;
   const body = h("div", { class: "page" });
   let content = null;
 
@@ -137,8 +131,11 @@ export function instanceView(context) {
       const instance = store.get(id);
       return instance === null ? "Instance" : `${instance.name} – ${summary(instance).word}`;
     },
-    show(name) {
-      content?.show(name);
+    take(next) {
+      if (next.id !== id) return false;
+      panel = next.panel;
+      content?.show(panel);
+      return true;
     },
     destroy() {
       stop();
@@ -169,7 +166,7 @@ function present(context, instance, panelName) {
   const fresh = h("span", { class: "row-fresh" });
   const power = new PowerButtons(instance.id, store, api);
   const facts = new Facts();
-  const panels = PANELS.filter(({ kinds }) => kinds.includes(instance.kind));
+  const panels = PANELS.filter(({ isFor }) => isFor(instance));
   const tabs = h("nav", { class: "tabs", "aria-label": "Parts of this instance" });
   const links = new Map(
     panels.map(({ name: each, label }) => [each, h("a", { href: instanceAddress(instance.id, each) }, label)]),

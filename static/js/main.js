@@ -1,110 +1,94 @@
 // The composition root: makes the parts, shows the view that the address names, and follows the events.
+// Which views there are is said in views.js.
 
 import { Api, ApiError } from "./api.js";
 import { h } from "./dom.js";
+import { EventBus } from "./event-bus.js";
 import { EventStream } from "./events.js";
-import { fleetView } from "./fleet.js";
 import { FleetStore } from "./fleet-store.js";
-import { instanceView } from "./instance.js";
 import { announce, errorPanel } from "./notices.js";
 import { Router } from "./router.js";
 import { Session } from "./session.js";
 import { Shell } from "./shell.js";
-import { forgottenView, resetView, signInView } from "./sign-in.js";
+import { resetView, signInView } from "./sign-in.js";
 import { Uploads } from "./uploads.js";
+import { VIEWS } from "./views.js";
 import { summary } from "./words.js";
 
 const REFRESH = 15000;
 const PAGE = 200;
 const PAGES = 5; // a larger fleet lives by its events alone
 const APP = "controlplane";
+const HOME = "#/";
 
 const app = document.getElementById("app");
 const session = new Session();
 const api = new Api(session);
 const store = new FleetStore();
 const uploads = new Uploads(session);
-const shell = new Shell({ onSignOut: () => session.signOut() });
-const listeners = new Map();
-const events = {
-  on(name, listener) {
-    if (!listeners.has(name)) listeners.set(name, new Set());
-    listeners.get(name).add(listener);
-    return () => listeners.get(name).delete(listener);
-  },
-};
+const events = new EventBus();
+const shell = new Shell({ views: VIEWS, onSignOut: () => session.signOut() });
 const stream = new EventStream(session, {
   onConnect: () => store.connected(),
   onEvent: (name, data) => {
     store.take(name, data);
-    for (const listener of listeners.get(name) ?? []) listener(data);
+    events.tell(name, data);
   },
   onLink: (isLive) => shell.showLink(isLive),
 });
-const router = new Router(
-  [
-    ["/", "fleet"],
-    ["/sign-in", "sign-in"],
-    ["/forgotten", "forgotten"],
-    ["/instances/:id", "instance"],
-    ["/instances/:id/:panel", "instance"],
-  ],
-  (route) => {
-    resetToken ??= takeResetToken();
-    show(route);
-  },
-);
+const router = new Router(VIEWS, (route) => {
+  resetToken ??= takeResetToken();
+  show(route);
+});
 
-let view = null;
-let shown = null;
-let sentence = null;
+let view = null; // what is on the screen
+let shown = null; // the entry of views.js that made it, or null
+let sentence = null; // what is to be said at the next sign-in
 let resetToken = takeResetToken();
 
 // The link of a reset mail is `/#reset=…`: what it holds does not stay in the address.
 function takeResetToken() {
   const [, token] = /^#reset=(.+)$/.exec(location.hash) ?? [];
   if (token === undefined) return null;
-  history.replaceState(null, "", "#/");
+  history.replaceState(null, "", HOME);
   return token;
 }
 
 function show(route) {
   const isInside = session.isSignedIn && resetToken === null;
-  if (isInside && shown?.name === "instance" && route.name === "instance" && shown.parameters.id === route.parameters.id) {
-    shown = route;
-    view.show(route.parameters.panel);
-    return;
-  }
+  const wanted = isInside ? inside(route) : outside(route);
+  if (view !== null && shown !== null && shown === wanted.view && view.take?.(wanted.parameters)) return;
+  const isFirst = view === null;
   view?.destroy();
-  const isFirst = shown === null;
-  shown = route;
-  view = isInside ? signedInView(route) : signedOutView(route);
+  shown = wanted.view;
+  view = shown.make({ api, events, session, store, uploads, sentence, parameters: wanted.parameters });
   if (isInside) {
+    shell.showPlace(shown);
     shell.main.replaceChildren(view.element);
     if (!shell.element.isConnected) app.replaceChildren(shell.element);
   } else {
     app.replaceChildren(view.element);
   }
   drawTitle();
-  const target = view.element.querySelector("[autofocus]") ?? view.element.querySelector("h1");
+  const target = view.element.querySelector("[data-focus]") ?? view.element.querySelector("h1");
   if (!isFirst || target?.matches("input")) target?.focus({ preventScroll: true });
   scrollTo(0, 0);
 }
 
-function signedInView({ name, parameters }) {
-  const context = { session, api, store, uploads, events };
-  if (name === "instance") return instanceView({ ...context, ...parameters });
-  return fleetView(context);
+function inside(route) {
+  if (route !== null && !route.view.isForGuests) return route;
+  history.replaceState(null, "", HOME);
+  return router.match(HOME);
 }
 
-function signedOutView({ name }) {
+// Whoever has to sign in first finds the address unchanged afterwards.
+function outside(route) {
   if (resetToken !== null) {
-    const token = resetToken;
+    const parameters = { token: resetToken };
     resetToken = null;
-    return resetView({ token });
+    return { view: { make: resetView }, parameters };
   }
-  if (name === "forgotten") return forgottenView();
-  return signInView({ session, sentence });
+  return route?.view.isForGuests ? route : { view: { make: signInView }, parameters: {} };
 }
 
 function drawTitle() {
@@ -142,7 +126,6 @@ session.onChange((said) => {
     shell.showUser(session.user);
     stream.run();
     refresh();
-    if (["sign-in", "forgotten"].includes(router.match(location.hash).name)) history.replaceState(null, "", "#/");
   } else {
     stream.stop();
     store.clear();

@@ -1,12 +1,12 @@
 // The address after the "#" names the view, so that one static file serves them all.
 
 export class Router {
-  #routes;
+  #paths;
   #onRoute;
 
-  // `routes` is a list of [pattern, name]; a pattern's ":word" takes one segment.
-  constructor(routes, onRoute) {
-    this.#routes = routes.map(([pattern, name]) => [pattern.split("/").filter(Boolean), name]);
+  // Each of `views` has `paths`; a path's ":word" takes one segment. `onRoute({view, parameters})`; null for no view's.
+  constructor(views, onRoute) {
+    this.#paths = views.flatMap((view) => view.paths.map((path) => [path.split("/").filter(Boolean), view]));
     this.#onRoute = onRoute;
     addEventListener("hashchange", () => this.go());
   }
@@ -17,18 +17,18 @@ export class Router {
 
   match(hash) {
     const segments = hash.replace(/^#/, "").split("/").filter(Boolean);
-    for (const [pattern, name] of this.#routes) {
-      const parameters = fit(pattern, segments);
-      if (parameters !== null) return { name, parameters };
+    for (const [path, view] of this.#paths) {
+      const parameters = fit(path, segments);
+      if (parameters !== null) return { view, parameters };
     }
-    return { name: "unknown", parameters: {} };
+    return null;
   }
 }
 
-function fit(pattern, segments) {
-  if (pattern.length !== segments.length) return null;
+function fit(path, segments) {
+  if (path.length !== segments.length) return null;
   const parameters = {};
-  for (const [index, part] of pattern.entries()) {
+  for (const [index, part] of path.entries()) {
     if (part.startsWith(":")) {
       const value = decode(segments[index]);
       if (value === null) return null;
@@ -48,6 +48,6 @@ function decode(segment) {
   }
 }
 
-export function instanceAddress(id, tab = "console") {
-  return `#/instances/${encodeURIComponent(id)}/${tab}`;
+export function instanceAddress(id, panel = "console") {
+  return `#/instances/${encodeURIComponent(id)}/${panel}`;
 }

@@ -54,7 +54,7 @@ export function signInView({ session, sentence }) {
     sentence ? h("p", { class: "panel-note", role: "status" }, sentence) : null,
     form(
       [
-        field("E-mail address", { type: "email", name: "email", autocomplete: "username", autofocus: true }),
+        field("E-mail address", { type: "email", name: "email", autocomplete: "username", "data-focus": true }),
         field("Password", { type: "password", name: "password", autocomplete: "current-password" }),
       ],
       "Sign in",
@@ -71,7 +71,7 @@ export function forgottenView() {
     "Forgot the password?",
     h("p", {}, "A link to set a new one is sent to your address. It works once, and not for long."),
     form(
-      [field("E-mail address", { type: "email", name: "email", autocomplete: "username", autofocus: true })],
+      [field("E-mail address", { type: "email", name: "email", autocomplete: "username", "data-focus": true })],
       "Send the link",
       "",
       async ({ email }) => {
@@ -87,12 +87,12 @@ export function forgottenView() {
 }
 
 // `token` came in the link's fragment, which no server sees, and has left the address bar already.
-export function resetView({ token }) {
+export function resetView({ parameters: { token } }) {
   const element = card(
     "Set a new password",
     h("p", {}, "Every session of the account ends; sign in with the new password afterwards."),
     form(
-      [field("New password", { type: "password", name: "password", autocomplete: "new-password", autofocus: true })],
+      [field("New password", { type: "password", name: "password", autocomplete: "new-password", "data-focus": true })],
       "Set the password",
       "",
       async ({ password }) => {

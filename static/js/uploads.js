@@ -14,12 +14,13 @@ export class Uploads {
   constructor(session) {
     this.session = session;
     addEventListener("beforeunload", (event) => {
-      if (this.isBusy) event.preventDefault();
+      if (this.busy.length) event.preventDefault();
     });
   }
 
-  get isBusy() {
-    return this.#items.some(({ phase }) => phase === "waiting" || phase === "sending");
+  // What is being sent or waits for its turn.
+  get busy() {
+    return this.#items.filter(({ phase }) => phase === "waiting" || phase === "sending");
   }
 
   of(instanceId) {

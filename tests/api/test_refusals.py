@@ -23,6 +23,8 @@ OPERATOR = {"$gt": ""}
 SAMPLES: dict[str, Any] = {
     "email": "somebody@example.org",
     "scopes": ["instances:read"],
+    "url": "https://hooks.example/in",
+    "events": ["instance.ready"],
     "address": "127.0.0.1",
     "token": "a-token-of-sixteen-and-more",
     "command": "help",

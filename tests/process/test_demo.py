@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
 import stat
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -60,6 +62,37 @@ def test_the_demo_shows_real_agents_and_tells_the_truth_about_them(tmp_path: Pat
         assert len(children) >= 3
         assert demo.stop(signal.SIGINT) == 0
         assert are_gone(children)
+
+
+def handshake_status(url: str, origin: str) -> int:
+    """What a page of `origin` gets that opens a console."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+    try:
+        connection.request(
+            "GET",
+            "/api/game/servers/gs_any/console",
+            headers={
+                "Origin": origin,
+                "Connection": "Upgrade",
+                "Upgrade": "websocket",
+                "Sec-WebSocket-Version": "13",
+                "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+            },
+        )
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_its_own_page_may_open_consoles_on_whichever_port_it_got_and_by_either_name(tmp_path: Path) -> None:
+    demo, description = start(tmp_path / "demo")
+    with demo:
+        url = description["url"]
+        port = urlsplit(url).port
+        for origin in (url, f"http://localhost:{port}"):
+            assert handshake_status(url, origin) == 101, origin
+        for origin in ("http://127.0.0.1:8080", "http://127.0.0.1:0", f"http://evil.example:{port}"):
+            assert handshake_status(url, origin) == 403, origin
 
 
 def test_a_second_start_keeps_users_and_instances(tmp_path: Path) -> None:

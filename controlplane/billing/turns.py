@@ -1,0 +1,95 @@
+"""One at a time for each customer: orders, events and the scheduler never work on the same account side by side.
+
+Within the process by a lock, between processes by a lease. What holds a turn for longer than its lease has lost it;
+`check` right before a step that hurts says so, and every write of an account is a compare-and-set besides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from controlplane.errors import Overloaded, StaleRevision
+from controlplane.models import Lease
+from controlplane.ports import LeaseRepository
+
+LEASE_SECONDS = 60.0
+WAITERS_PER_USER = 20
+WAIT_SECONDS = 15.0
+_LOOK_SECONDS = 0.1
+
+
+class Turn:
+    """The right to work on one account now."""
+
+    def __init__(self, leases: LeaseRepository, lease: Lease) -> None:
+        self._leases = leases
+        self._lease = lease
+
+    async def check(self) -> None:
+        """Raises StaleRevision when the lease has passed on."""
+        lease = self._lease
+        if not await self._leases.is_current(lease.name, lease.owner, lease.fence):
+            raise StaleRevision("This took too long; another process has taken over.")
+
+
+@dataclass(slots=True)
+class _Queue:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class Turns:
+    """`owner` names this process among all that share the database."""
+
+    def __init__(self, leases: LeaseRepository, owner: str, *, wait_seconds: float = WAIT_SECONDS) -> None:
+        self._leases = leases
+        self._owner = owner
+        self._wait_seconds = wait_seconds
+        self._queues: dict[str, _Queue] = {}
+
+    @asynccontextmanager
+    async def of(self, user_id: str) -> AsyncIterator[Turn]:
+        """Raises Overloaded when too many wait for this account, or it is not free in time."""
+        queue = self._queues.setdefault(user_id, _Queue())
+        if queue.users >= WAITERS_PER_USER:
+            raise _busy()
+        queue.users += 1
+        try:
+            async with self._locked(queue.lock), self._leased(f"billing:{user_id}") as turn:
+                yield turn
+        finally:
+            queue.users -= 1
+            if not queue.users:
+                del self._queues[user_id]
+
+    @asynccontextmanager
+    async def _locked(self, lock: asyncio.Lock) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await lock.acquire()
+        except TimeoutError as error:
+            raise _busy() from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @asynccontextmanager
+    async def _leased(self, name: str) -> AsyncIterator[Turn]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._wait_seconds
+        while (lease := await self._leases.acquire(name, self._owner, ttl_seconds=LEASE_SECONDS)) is None:
+            if loop.time() > deadline:
+                raise _busy()
+            await asyncio.sleep(_LOOK_SECONDS)
+        try:
+            yield Turn(self._leases, lease)
+        finally:
+            await self._leases.release(name, self._owner)
+
+
+def _busy() -> Overloaded:
+    return Overloaded("This account's billing is being worked on; try again.")

@@ -1,0 +1,1 @@
+"""What the outside is told of instances: routes for the edge, and signed webhooks for other systems."""

@@ -31,6 +31,7 @@ class EventKind(StrEnum):
     STATE = "state"
     REMOVED = "removed"
     BACKUP = "backup"
+    BILLING = "billing"
 
 
 class Gone(StrEnum):

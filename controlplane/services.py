@@ -15,6 +15,7 @@ from controlplane.auth.reset import PasswordResetService
 from controlplane.auth.sessions import SessionService
 from controlplane.auth.tickets import ConsoleTickets
 from controlplane.backups import BackupService
+from controlplane.billing.parts import Billing
 from controlplane.events import EventHub
 from controlplane.idempotency import Idempotency
 from controlplane.instance_views import InstanceViews
@@ -94,3 +95,4 @@ class Services:
     publisher: InstancePublisher
     idempotency: Idempotency
     audit: AuditTrail
+    billing: Billing | None

@@ -131,8 +131,8 @@ class BillingService:
                     user_id=principal.user_id,
                     price_id=wanted.price_id,
                     trial_days=trial_days,
-                    success_url=f"{self._page_url}?checkout=done",
-                    cancel_url=f"{self._page_url}?checkout=left",
+                    success_url=f"{self._page_url}/done",
+                    cancel_url=f"{self._page_url}/left",
                     key=order.key,
                 ),
             )

@@ -4,7 +4,7 @@ GET: `state` (time, counts, what is held and waiting), `webhooks` (every attempt
 
 | POST | body | what it does |
 |---|---|---|
-| clock | `{"freezeAt": s}`, `{"freeze": true}`, `{"advanceSeconds": n}`, `{"advanceTo": s}` | what is due happens in order |
+| clock | `{"freezeAt": s}`, `{"freeze": true}`, `{"advanceSeconds": n}`, `{"advanceTo": s}` | all that is due happens |
 | prices | `[{"id", "amount", "currency", "interval", "product"}]` | puts prices on sale |
 | cards | `{"outcome": "succeed/decline/action", "customer"?, "times"?}` | without `times`: from now on |
 | dunning | `{"retryDays": […], "end": "canceled/unpaid/past_due"}` | how failed payments are retried |

@@ -66,7 +66,7 @@ class _Comparison:
 
 
 class Reconciliation:
-    """`actions_per_run` bounds the repairs of one run."""
+    """`actions_per_run` bounds the repairs of one run; `interval_seconds` is how often one is wanted over all."""
 
     def __init__(
         self,
@@ -84,6 +84,7 @@ class Reconciliation:
         clock: Clock,
         owner: str,
         actions_per_run: int,
+        interval_seconds: float,
     ) -> None:
         self._gateway = gateway
         self._accounts = accounts
@@ -98,12 +99,16 @@ class Reconciliation:
         self._clock = clock
         self._owner = owner
         self._actions_per_run = actions_per_run
+        self._interval = timedelta(seconds=interval_seconds)
 
     async def latest(self) -> DriftReport | None:
         return await self._reports.latest()
 
     async def run_once(self) -> None:
-        await self.reconcile()
+        """Unless another process has just done it."""
+        latest = await self._reports.latest()
+        if latest is None or latest.started_at <= self._clock.now() - self._interval / 2:
+            await self.reconcile()
 
     async def reconcile(self) -> DriftReport | None:
         """Compare, set right and store the report; None when another process is at it."""

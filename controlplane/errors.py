@@ -26,6 +26,8 @@ ControlPlaneError
 │       └── VmidTaken           a machine of somebody else has this vmid
 ├── PaymentError                carries what an operator can act on; customers read `message` alone
 │   ├── PaymentUnavailable      no answer, or none that can be believed: the outcome is unknown
+│   │   ├── PaymentBusy         too many wait for the provider already
+│   │   └── PaymentMisconfigured  it does not accept our key
 │   └── PaymentRefused          a definite no; carries the provider's `reason`
 └── AgentError                  carries instance_id where it is known
     ├── AgentUnreachable        refused, reset, no route, not allowed
@@ -196,6 +198,16 @@ class PaymentUnavailable(PaymentError):
     """Also a limit of the provider's: the same call with the same idempotency key may be made again."""
 
     code = "payment_unavailable"
+
+
+class PaymentBusy(PaymentUnavailable):
+    code = "payment_busy"
+
+
+class PaymentMisconfigured(PaymentUnavailable):
+    """Nothing can be read or changed until an operator mends the settings."""
+
+    code = "payment_misconfigured"
 
 
 class PaymentRefused(PaymentError):

@@ -35,7 +35,11 @@ def create(world: World, params: dict[str, Any], _: str) -> Wire:
     lines = _lines(world, subscription, details)
     if not lines:
         raise StripeFault("No upcoming invoices for customer", status=404, code="invoice_upcoming_none")
-    return invoices.shape(world, subscription, lines, "upcoming", invoice_id=world.new_id("preview"))
+    preview = invoices.shape(world, subscription, lines, "upcoming", invoice_id=world.new_id("preview"))
+    if any(line["parent"]["subscription_item_details"]["proration"] for line in lines):
+        at = details.get("proration_date", world.now)
+        preview["parent"]["subscription_details"]["subscription_proration_date"] = at
+    return preview
 
 
 def _lines(world: World, subscription: Wire, details: dict[str, Any]) -> list[Wire]:

@@ -23,6 +23,7 @@ PHASE = Group(
         "end_date": Number(),
         "duration": Group({"interval": Choice(INTERVALS), "interval_count": Number(1)}, frozenset({"interval"})),
         "proration_behavior": Choice(PRORATIONS),
+        "trial_end": Number(),
         "metadata": Metadata(),
     },
     frozenset({"items"}),
@@ -206,11 +207,13 @@ def _read_phases(world: World, schedule: Wire, given: list[dict[str, Any]]) -> l
         items = [(price["id"], quantity) for price, quantity in prices]
         phases.append(_phase(subscription["currency"], items, start, end, behavior))
         start = end
-    _refuse_what_is_not_offered(subscription, schedule, phases)
+    _refuse_what_is_not_offered(subscription, schedule, phases, given)
     return phases
 
 
-def _refuse_what_is_not_offered(subscription: Wire, schedule: Wire, phases: list[Wire]) -> None:
+def _refuse_what_is_not_offered(
+    subscription: Wire, schedule: Wire, phases: list[Wire], given: list[dict[str, Any]]
+) -> None:
     if not phases:
         raise StripeFault("You must pass at least one phase.", param="phases")
     present = [(one["price"]["id"], one["quantity"]) for one in subscription["items"]["data"]]
@@ -220,7 +223,10 @@ def _refuse_what_is_not_offered(subscription: Wire, schedule: Wire, phases: list
         raise StripeFault(
             "This fake changes prices at the end of the present period only.", param="phases[0][end_date]"
         )
-    phases[0]["trial_end"] = schedule["phases"][0]["trial_end"]
+    trial_end = schedule["phases"][0]["trial_end"]
+    if [one.get("trial_end") for one in given] != [trial_end, *(None for _ in given[1:])]:
+        raise StripeFault("This fake keeps a trial as it is: say its `trial_end` again.", param="phases[0][trial_end]")
+    phases[0]["trial_end"] = trial_end
 
 
 def _phase(currency: str, items: list[tuple[str, int]], start: int, end: int, behavior: str) -> Wire:

@@ -121,9 +121,10 @@ class BillingHouse:
         self.events = EventHub(self.directory, views)
         self.effects = FakeEffects(self.directory)
         base = make_billing_base(settings(**changes), database)
+        assert base is not None
         self.accounts = base.accounts
         self.entitlements = base.entitlements
-        self.billing = make_billing(
+        billing = make_billing(
             base,
             database,
             gateway=self.gateway,
@@ -139,6 +140,8 @@ class BillingHouse:
             clock=self.clock,
             owner=owner,
         )
+        assert billing is not None
+        self.billing = billing
 
     async def user(self, number: int = 1, role: Role = Role.CUSTOMER) -> Principal:
         """`usr_1`, who is `cus_1` once there is an account."""

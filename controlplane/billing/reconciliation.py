@@ -31,7 +31,7 @@ LEASE = "billing-reconciliation"
 LEASE_SECONDS = 900.0
 TIME_LIMIT_SECONDS = 800.0
 PAGE = 100
-PAGES = 500
+PAGES = 5_000
 FINDINGS = 1000
 EVENTS_OVERLAP = timedelta(hours=1)
 EVENTS_FIRST_LOOK = timedelta(days=3)
@@ -180,7 +180,7 @@ class Reconciliation:
             after = page.next_after
             if after is None:
                 return
-        seen.problem = f"there are more than {PAGES * PAGE} subscriptions: the rest was not compared"
+        seen.problem = f"after {seen.subscriptions} subscriptions the rest was not compared"
 
     async def _compare_accounts(self, seen: _Comparison) -> None:
         after: str | None = None
@@ -214,7 +214,7 @@ class Reconciliation:
             if after is None:
                 seen.events_until = until
                 return
-        seen.problem = f"there are more than {PAGES * PAGE} events: the rest was not compared"
+        seen.problem = f"after {seen.events} events the rest was not compared"
 
     async def _compare_event_page(self, seen: _Comparison, events: list[WebhookEvent]) -> None:
         """Only what concerns a customer of ours: the provider's account may serve others too."""

@@ -21,9 +21,11 @@ from controlplane.billing.scheduler import TIME_LIMIT_SECONDS as SCHEDULER_SECON
 from controlplane.billing.scheduler import Scheduler
 from controlplane.billing.service import BillingService
 from controlplane.billing.settlement import Settlement
+from controlplane.billing.stripe_gateway import StripeGateway
 from controlplane.billing.timeline import Policy
 from controlplane.billing.turns import Turns
 from controlplane.billing.webhooks import Inbox
+from controlplane.clock import SystemClock
 from controlplane.events import EventHub
 from controlplane.instances import InstanceDirectory
 from controlplane.jobs import Job
@@ -49,18 +51,31 @@ class BillingBase:
     entitlements: Entitlements
 
 
-def make_billing_base(settings: BillingSettings, database: Database) -> BillingBase:
+def make_billing_base(settings: BillingSettings | None, database: Database) -> BillingBase | None:
     """Raises ConfigurationError for a file of plans that cannot be used."""
+    if settings is None:
+        return None
     plans = load_plans(settings.billing_plans_file)
     accounts = MongoBillingAccountRepository(database)
     return BillingBase(settings, plans, accounts, PlanEntitlements(accounts, plans))
 
 
+def make_gateway(settings: BillingSettings) -> PaymentGateway:
+    """Stripe. Signatures are dated by the real time, whatever clock billing goes by."""
+    return StripeGateway(
+        secret_key=settings.stripe_secret_key,
+        webhook_secret=settings.stripe_webhook_secret,
+        api_base=settings.stripe_api_base,
+        timeout_seconds=settings.stripe_timeout_seconds,
+        clock=SystemClock(),
+    )
+
+
 def make_billing(
-    base: BillingBase,
+    base: BillingBase | None,
     database: Database,
     *,
-    gateway: PaymentGateway,
+    gateway: PaymentGateway | None = None,
     service_url: str,
     users: UserRepository,
     leases: LeaseRepository,
@@ -72,8 +87,12 @@ def make_billing(
     metrics: Metrics,
     clock: Clock,
     owner: str,
-) -> Billing:
-    """`owner` names this process. Raises ConfigurationError for texts of mails that cannot be used."""
+) -> Billing | None:
+    """`owner` names this process, `gateway` is Stripe where none is given. Raises ConfigurationError for texts of mails
+    that cannot be used."""
+    if base is None:
+        return None
+    gateway = gateway or make_gateway(base.settings)
     settings, plans, accounts = base.settings, base.plans, base.accounts
     policy = Policy(
         grace_days=settings.billing_grace_days,

@@ -16,6 +16,7 @@ from controlplane.instances import InstanceDirectory, Registration
 from controlplane.models import Instance, InstanceKind, Principal, Role, Suspension, User
 from controlplane.observability.audit import AuditTrail
 from controlplane.observability.metrics import Metrics
+from controlplane.provisioning.board import OperationBoard
 from controlplane.secretbox import SecretBox
 from controlplane.settings import BillingSettings
 from controlplane.storage.agent_states import MongoAgentStateRepository
@@ -24,6 +25,7 @@ from controlplane.storage.billing_notices import MongoNoticeRepository
 from controlplane.storage.database import Database
 from controlplane.storage.instances import MongoInstanceRepository
 from controlplane.storage.leases import MongoLeaseRepository
+from controlplane.storage.operations import MongoOperationRepository
 from controlplane.storage.users import MongoUserRepository
 from controlplane.wiring.billing import make_billing, make_billing_base
 from tests.billing_samples import START, subscription
@@ -117,7 +119,8 @@ class BillingHouse:
             check_address=lambda _address: None,
         )
         states = StateCache(MongoAgentStateRepository(database), self.clock)
-        views = InstanceViews(self.directory, states, self.clock, stale_after_seconds=30)
+        board = OperationBoard(MongoOperationRepository(database))
+        views = InstanceViews(self.directory, states, self.clock, board, stale_after_seconds=30)
         self.events = EventHub(self.directory, views)
         self.effects = FakeEffects(self.directory)
         base = make_billing_base(settings(**changes), database)

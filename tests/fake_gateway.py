@@ -31,7 +31,8 @@ def away() -> PaymentUnavailable:
 
 
 class FakeGateway:
-    """`failures` are raised by the next calls; `is_away` fails all. `calls` are (method, idempotency key)."""
+    """`failures` are raised by the next calls; `is_away` fails all; `loses_answers` does what is asked and then fails.
+    `calls` are (method, idempotency key)."""
 
     def __init__(self) -> None:
         self.subscriptions: dict[str, Subscription] = {}
@@ -41,6 +42,7 @@ class FakeGateway:
         self.calls: list[tuple[str, str | None]] = []
         self.failures: list[PaymentError] = []
         self.is_away = False
+        self.loses_answers = False
         self.before_answer: Callable[[str], None] = lambda _method: None
         self._answers: dict[str, str] = {}
 
@@ -59,9 +61,15 @@ class FakeGateway:
         if self.is_away:
             raise away()
 
+    def _lose(self) -> None:
+        if self.loses_answers:
+            raise away()
+
     async def create_customer(self, *, user_id: str, email: str, key: str) -> str:
         self._call("create_customer", key)
-        return self._answers.setdefault(key, f"cus_{user_id}")
+        customer_id = self._answers.setdefault(key, f"cus_{len(self._answers)}")
+        self._lose()
+        return customer_id
 
     async def create_checkout(
         self,
@@ -79,7 +87,9 @@ class FakeGateway:
         made = Checkout(
             checkout_id, "open", "unpaid", customer_id, None, f"https://pay.example/{checkout_id}", START, user_id
         )
-        return self.checkouts.setdefault(checkout_id, made)
+        self.checkouts.setdefault(checkout_id, made)
+        self._lose()
+        return self.checkouts[checkout_id]
 
     async def retrieve_checkout(self, checkout_id: str) -> Checkout | None:
         self._call("retrieve_checkout")
@@ -113,6 +123,7 @@ class FakeGateway:
         present = self.subscriptions[subscription_id]
         item = replace(present.items[0], price=replace(price(price_id)))
         self.subscriptions[subscription_id] = replace(present, items=(item,))
+        self._lose()
         return self.subscriptions[subscription_id]
 
     async def preview_change(self, *, subscription_id: str, item_id: str, price_id: str) -> InvoicePreview:

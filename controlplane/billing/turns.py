@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from controlplane.errors import Overloaded, StaleRevision
 from controlplane.models import Lease
@@ -21,12 +22,22 @@ WAIT_SECONDS = 15.0
 _LOOK_SECONDS = 0.1
 
 
-class Turn:
-    """The right to work on one account now."""
+@dataclass(slots=True)
+class _Queue:
+    """Those of this process who want the same account. `news` is what the latest found out, since when."""
 
-    def __init__(self, leases: LeaseRepository, lease: Lease) -> None:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+    news: tuple[float, Any] | None = None
+
+
+class Turn:
+    """The right to work on one account now. Times are the loop's."""
+
+    def __init__(self, leases: LeaseRepository, lease: Lease, queue: _Queue) -> None:
         self._leases = leases
         self._lease = lease
+        self._queue = queue
 
     async def check(self) -> None:
         """Raises StaleRevision when the lease has passed on."""
@@ -34,11 +45,14 @@ class Turn:
         if not await self._leases.is_current(lease.name, lease.owner, lease.fence):
             raise StaleRevision("This took too long; another process has taken over.")
 
+    def leave(self, began_at: float, found: Any) -> None:
+        """For those who wait already: what was looked at from this moment on."""
+        self._queue.news = (began_at, found)
 
-@dataclass(slots=True)
-class _Queue:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
+    def found_since(self, moment: float) -> Any | None:
+        """What another of this process looked at after that moment; None when nobody did."""
+        news = self._queue.news
+        return None if news is None or news[0] < moment else news[1]
 
 
 class Turns:
@@ -58,7 +72,7 @@ class Turns:
             raise _busy()
         queue.users += 1
         try:
-            async with self._locked(queue.lock), self._leased(f"billing:{user_id}") as turn:
+            async with self._locked(queue.lock), self._leased(f"billing:{user_id}", queue) as turn:
                 yield turn
         finally:
             queue.users -= 1
@@ -78,7 +92,7 @@ class Turns:
             lock.release()
 
     @asynccontextmanager
-    async def _leased(self, name: str) -> AsyncIterator[Turn]:
+    async def _leased(self, name: str, queue: _Queue) -> AsyncIterator[Turn]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._wait_seconds
         while (lease := await self._leases.acquire(name, self._owner, ttl_seconds=LEASE_SECONDS)) is None:
@@ -86,7 +100,7 @@ class Turns:
                 raise _busy()
             await asyncio.sleep(_LOOK_SECONDS)
         try:
-            yield Turn(self._leases, lease)
+            yield Turn(self._leases, lease, queue)
         finally:
             await self._leases.release(name, self._owner)
 

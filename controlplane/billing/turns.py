@@ -1,22 +1,27 @@
 """One at a time for each customer: orders, events and the scheduler never work on the same account side by side.
 
-Within the process by a lock, between processes by a lease. What holds a turn for longer than its lease has lost it;
-`check` right before a step that hurts says so, and every write of an account is a compare-and-set besides.
+Within the process by a lock, between processes by a lease that is renewed for as long as the turn lasts. A process that
+stood still for longer than its lease has lost it; `check` right before a step that hurts says so, and every write of an
+account is a compare-and-set besides.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from controlplane.errors import Overloaded, StaleRevision
+from controlplane.errors import Overloaded, StaleRevision, StorageUnavailable
 from controlplane.models import Lease
 from controlplane.ports import LeaseRepository
 
-LEASE_SECONDS = 60.0
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 15.0
+RENEWAL_SECONDS = 5.0
 WAITERS_PER_USER = 20
 WAIT_SECONDS = 15.0
 _LOOK_SECONDS = 0.1
@@ -99,10 +104,21 @@ class Turns:
             if loop.time() > deadline:
                 raise _busy()
             await asyncio.sleep(_LOOK_SECONDS)
+        renewing = asyncio.create_task(self._renew(name))
         try:
             yield Turn(self._leases, lease, queue)
         finally:
+            renewing.cancel()
             await self._leases.release(name, self._owner)
+
+    async def _renew(self, name: str) -> None:
+        """A lease that had passed on gets another fence, which `Turn.check` sees."""
+        while True:
+            await asyncio.sleep(RENEWAL_SECONDS)
+            try:
+                await self._leases.acquire(name, self._owner, ttl_seconds=LEASE_SECONDS)
+            except StorageUnavailable as error:
+                logger.warning("a turn could not be renewed", extra={"lease": name, "why": error.message})
 
 
 def _busy() -> Overloaded:

@@ -235,9 +235,10 @@ async def test_a_purchase_is_news_to_its_customer_alone(database: Database) -> N
         ada = await shop.house.services.authenticator.authenticate(shop.house.ada_token)
         bob = await shop.house.services.authenticator.authenticate(shop.house.bob_token)
         ours, theirs = hub.subscribe(ada, None), hub.subscribe(bob, None)
-        await shop.buy("builder")
         billing = shop.house.services.billing
         assert billing is not None
+        await billing.news.run_once()
+        await shop.buy("builder")
         await billing.news.run_once()
         news = [orjson.loads(each.data) for each in hub.read(ours, 100) if each.kind == "billing"]
         assert news[-1]["access"] == "full"

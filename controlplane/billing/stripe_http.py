@@ -89,9 +89,9 @@ class TornadoStripeClient(stripe.HTTPClient):
         """How many requests wait for their turn."""
         return self._turns.waiting
 
-    async def request_async(
+    async def request_async(  # type: ignore[override]  # text: the library takes it as readily as bytes
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
-    ) -> tuple[bytes, int, Mapping[str, str]]:
+    ) -> tuple[str, int, Mapping[str, str]]:
         """Raises PaymentBusy, or stripe.APIConnectionError where there was no answer."""
         request = HTTPRequest(
             url,
@@ -112,9 +112,12 @@ class TornadoStripeClient(stripe.HTTPClient):
         try:
             response: HTTPResponse = await asyncio.shield(fetch)
         except (HTTPClientError, OSError, pycurl.error) as error:
-            failure: Exception = _no_answer(f"No answer from Stripe: {error}", should_retry=True)
-            raise failure from error
-        return response.body, response.code, response.headers
+            raise _no_answer(f"No answer from Stripe: {error}", should_retry=True) from error
+        try:
+            body = response.body.decode()  # the library fails on other bytes where it logs them
+        except UnicodeDecodeError as error:
+            raise _no_answer("Invalid response body: it is not UTF-8", should_retry=False) from error
+        return body, response.code, response.headers
 
     def _ended(self, fetch: asyncio.Future[HTTPResponse]) -> None:
         self._turns.give_back()

@@ -40,13 +40,17 @@ class Turns:
     def waiting(self) -> int:
         return len(self._line)
 
+    def check(self) -> None:
+        """Raises PaymentBusy when the line is full."""
+        if not self._free and len(self._line) >= self._limit:
+            raise PaymentBusy(_BUSY, operator_message=f"{len(self._line)} requests wait for Stripe already")
+
     async def take(self, *, seconds: float) -> None:
         """Raises PaymentBusy when the line is full, or when the turn did not come in time."""
+        self.check()
         if self._free:
             self._free -= 1
             return
-        if len(self._line) >= self._limit:
-            raise PaymentBusy(_BUSY, operator_message=f"{len(self._line)} requests wait for Stripe already")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line.append(turn)
         try:
@@ -84,10 +88,9 @@ class TornadoStripeClient(stripe.HTTPClient):
         self._turns = Turns(REQUESTS_AT_ONCE, WAITING_LIMIT)
         self._client = CurlAsyncHTTPClient(force_instance=True, max_clients=REQUESTS_AT_ONCE)
 
-    @property
-    def waiting(self) -> int:
-        """How many requests wait for their turn."""
-        return self._turns.waiting
+    def check_room(self) -> None:
+        """Raises PaymentBusy when a request would be sent away: before the library has worked for nothing."""
+        self._turns.check()
 
     async def request_async(  # type: ignore[override]  # text: the library takes it as readily as bytes
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None

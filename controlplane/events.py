@@ -19,7 +19,8 @@ import orjson
 from controlplane.errors import Overloaded, TooManyRequests
 from controlplane.instance_views import InstanceViews
 from controlplane.instances import InstanceDirectory
-from controlplane.models import AgentState, Instance, Principal
+from controlplane.models import AgentState, Instance, Operation, Principal
+from controlplane.provisioning.documents import operation_document
 
 HISTORY_EVENTS = 20_000
 HISTORY_BYTES = 32 << 20
@@ -31,6 +32,7 @@ class EventKind(StrEnum):
     STATE = "state"
     REMOVED = "removed"
     BACKUP = "backup"
+    OPERATION = "operation"
     BILLING = "billing"
 
 
@@ -98,6 +100,13 @@ class EventHub:
 
     def on_state_change(self, _before: AgentState, after: AgentState) -> None:
         instance = self._directory.get(after.instance_id)
+        if instance is not None:
+            self._publish_state(instance)
+
+    def on_operation_change(self, operation: Operation) -> None:
+        """Tell its owner, and what the instance's state says of it now."""
+        self.publish(EventKind.OPERATION, operation.owner_id, orjson.dumps(operation_document(operation)))
+        instance = self._directory.get(operation.instance_id)
         if instance is not None:
             self._publish_state(instance)
 

@@ -18,8 +18,10 @@ from controlplane.agents.cache import StateCache
 from controlplane.agents.states import is_stale, state_json_around_age
 from controlplane.clock import rfc3339
 from controlplane.instances import InstanceDirectory
-from controlplane.models import AgentState, Connection, Instance, InstanceKind, Principal
+from controlplane.models import AgentState, Connection, Instance, InstanceKind, Operation, Principal
 from controlplane.ports import Clock
+from controlplane.provisioning.board import OperationBoard
+from controlplane.provisioning.documents import state_operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class _Rendered:
 
     instance: Instance
     state: AgentState
+    operation: Operation | None
     is_stale: bool
     stale_from_ms: int
     observed_ms: int | None
@@ -53,9 +56,16 @@ class InstanceViews:
     """`stale_after_seconds` is the age from which a state is served as stale."""
 
     def __init__(
-        self, directory: InstanceDirectory, states: StateCache, clock: Clock, *, stale_after_seconds: float
+        self,
+        directory: InstanceDirectory,
+        states: StateCache,
+        clock: Clock,
+        operations: OperationBoard,
+        *,
+        stale_after_seconds: float,
     ) -> None:
         self._directory = directory
+        self._operations = operations
         self._states = states
         self._clock = clock
         self._stale_after_seconds = stale_after_seconds
@@ -98,7 +108,9 @@ class InstanceViews:
         """The state's revision. A state that went stale by age alone is told apart: no poll raised its revision."""
         state = self._states.get(instance.id)
         aged = state.confirmed and is_stale(state, self._clock.now(), self._stale_after_seconds)
-        return f'"{state.revision}.{instance.revision}{"-stale" if aged else ""}"'
+        operation = self._operations.of_instance(instance.id)
+        under_way = "" if operation is None else f"-{operation.id}.{operation.revision}"
+        return f'"{state.revision}.{instance.revision}{under_way}{"-stale" if aged else ""}"'
 
     def page(self, principal: Principal, kind: InstanceKind | None, query: Mapping[str, Any]) -> bytes:
         """`{"items","nextAfter"}` of what the caller may see and the query's filters let through."""
@@ -144,20 +156,25 @@ class InstanceViews:
 
     def _render(self, instance: Instance, now: datetime, now_ms: int) -> _Rendered:
         state = self._states.get(instance.id)
+        operation = self._operations.of_instance(instance.id)
         known = self._rendered.get(instance.id)
         if (
             known is not None
             and known.state is state
+            and known.operation is operation
             and known.instance is instance
             and (known.is_stale or now_ms <= known.stale_from_ms)
         ):
             return known
         stale = is_stale(state, now, self._stale_after_seconds)
-        ahead, behind = state_json_around_age(state, suspension=instance.suspension, operation=None, stale=stale)
+        ahead, behind = state_json_around_age(
+            state, suspension=instance.suspension, operation=state_operation(operation), stale=stale
+        )
         observed_ms = None if state.observed_at is None else _milliseconds(state.observed_at)
         rendered = _Rendered(
             instance=instance,
             state=state,
+            operation=operation,
             is_stale=stale,
             stale_from_ms=(observed_ms or 0) + int(self._stale_after_seconds * 1000),
             observed_ms=observed_ms,

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from controlplane.errors import Conflict, InvalidInput, NotFound, StaleRevision, Suspended
-from controlplane.models import AgentEndpoint, Instance, InstanceKind, Principal, Suspension
+from controlplane.models import AgentEndpoint, Instance, InstanceKind, MachineAddress, Principal, Suspension
 from controlplane.ports import Clock, InstanceRepository, UserRepository
 from controlplane.secretbox import SecretBox
 
@@ -113,8 +113,27 @@ class InstanceDirectory:
 
     def endpoint(self, instance: Instance) -> AgentEndpoint:
         """Where and with which secret to reach the agent. Raises StorageDamaged when the secret does not open."""
-        token = self._secret_box.open(instance.sealed_token, _token_context(instance.id)).decode()
+        token = self.open_token(instance.id, instance.sealed_token)
         return AgentEndpoint(instance.address, instance.port, token, instance.https)
+
+    def has_vmid(self, vmid: int) -> bool:
+        return vmid in self._by_vmid
+
+    async def fetch(self, instance_id: str) -> Instance | None:
+        """As the database has it now, taken in here too; None where it is missing or removed."""
+        instance = await self._repository.get(instance_id)
+        if instance is None:
+            return None
+        self._take_in(instance)
+        return instance if instance.deleted_at is None else None
+
+    async def has_machine(self, operation_id: str) -> bool:
+        """Whether an instance's machine was made by this operation, as the database has it now."""
+        return await self._repository.has_machine(operation_id)
+
+    async def live_ids_of(self, owner_id: str, kind: InstanceKind) -> set[str]:
+        """As the database has it now."""
+        return await self._repository.live_ids_of(owner_id, kind)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -134,12 +153,35 @@ class InstanceDirectory:
             https=registration.https,
             ide_port=registration.ide_port,
             game_port=registration.game_port,
-            sealed_token=self._seal(instance_id, registration.token),
+            sealed_token=self.seal_token(instance_id, registration.token),
             created_at=self._clock.now(),
         )
         await self._repository.add(instance)
         self._take_in(instance)
         return instance
+
+    async def admit(self, instance: Instance) -> Instance:
+        """Store an instance whose machine was made by an operation: from here on its owner sees it. Raises Conflict
+        when the vmid or the address is taken."""
+        self._check_address(instance.address)
+        await self._repository.add(instance)
+        self._take_in(instance)
+        return instance
+
+    async def move(self, instance_id: str, where: MachineAddress) -> Instance:
+        """Its machine has another address now. Nothing is written where it has not."""
+        known = await self.fetch(instance_id)
+        if known is not None and (known.address, known.port, known.ide_port, known.https) == (
+            where.address,
+            where.port,
+            where.ide_port,
+            where.https,
+        ):
+            return known
+        return await self.update(
+            instance_id,
+            {"address": where.address, "port": where.port, "ide_port": where.ide_port, "https": where.https},
+        )
 
     async def update(self, instance_id: str, changes: Mapping[str, Any]) -> Instance:
         """`changes` may hold name, vmid, address, port, https, ide_port, game_port, owner_id and token (the new agent
@@ -151,7 +193,7 @@ class InstanceDirectory:
             fields = dict(changes)
             token = fields.pop("token", None)
             if token is not None:
-                fields["sealed_token"] = self._seal(instance_id, token)
+                fields["sealed_token"] = self.seal_token(instance_id, token)
             changed = replace(current, **fields)
             if (changed.address, changed.port) != (current.address, current.port):
                 self._check_address(changed.address)
@@ -192,8 +234,12 @@ class InstanceDirectory:
         if await self._users.get(owner_id) is None:
             raise InvalidInput({"ownerId": ["there is no such user"]})
 
-    def _seal(self, instance_id: str, token: str) -> bytes:
+    def seal_token(self, instance_id: str, token: str) -> bytes:
         return self._secret_box.seal(token.encode(), _token_context(instance_id))
+
+    def open_token(self, instance_id: str, sealed_token: bytes) -> str:
+        """Raises StorageDamaged when the secret does not open."""
+        return self._secret_box.open(sealed_token, _token_context(instance_id)).decode()
 
     # -- keeping up --------------------------------------------------------------------------------------------------
 

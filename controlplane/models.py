@@ -136,6 +136,8 @@ class Instance:
     `sealed_token` is the agent's bearer secret encrypted by `secretbox`; it is opened only to talk to the agent.
     `deleted_at` marks a tombstone: kept a while so that every process sees the removal. `published` says whether the
     edge may lead to it; `game_port` is where players connect, None where there is no such port.
+    `provider` and `operation_id` say who made its machine and under which mark; both are None where an administrator
+    registered a container that existed already.
     """
 
     id: str
@@ -154,6 +156,8 @@ class Instance:
     deleted_at: datetime | None = None
     game_port: int | None = None
     published: bool = True
+    provider: str | None = None
+    operation_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,3 +357,132 @@ class WebhookDelivery:
     state: DeliveryState = DeliveryState.PENDING
     attempts: int = 0
     outcome: str | None = None
+
+
+class Phase(StrEnum):
+    """Where an operation is. What leads where is in `provisioning.machine`; the words are those of the API."""
+
+    REQUESTED = "requested"
+    RESERVED = "reserved"
+    CREATING = "creating"
+    BOOTING = "booting"
+    AGENT_CONNECTED = "agentConnected"
+    READY_CHECK = "readyCheck"
+    PERSISTING = "persisting"
+    PUBLISHING = "publishing"
+    SUCCEEDED = "succeeded"
+    COMPENSATING = "compensating"
+    ROLLED_BACK = "rolledBack"
+    ROLLBACK_FAILED = "rollbackFailed"
+    CANCELING = "canceling"
+    CANCELED = "canceled"
+    UNPUBLISHING = "unpublishing"
+    STOPPING = "stopping"
+    DESTROYING = "destroying"
+    DELETED = "deleted"
+    SUSPENDING = "suspending"
+    SUSPENDED = "suspended"
+    STARTING = "starting"
+    LIFTING = "lifting"
+    UNSUSPENDED = "unsuspended"
+    FAILED = "failed"
+    FORGOTTEN = "forgotten"
+
+
+FINISHED_PHASES = frozenset(
+    {
+        Phase.SUCCEEDED,
+        Phase.ROLLED_BACK,
+        Phase.ROLLBACK_FAILED,
+        Phase.CANCELED,
+        Phase.DELETED,
+        Phase.SUSPENDED,
+        Phase.UNSUSPENDED,
+        Phase.FAILED,
+        Phase.FORGOTTEN,
+    }
+)
+"""No runner has anything to do in these."""
+
+
+class StepState(StrEnum):
+    """How far one step is; a step that was not begun has no record."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    DONE = "done"
+    FAILED = "failed"
+    UNDOING = "undoing"
+    UNDONE = "undone"
+    UNDO_FAILED = "undoFailed"
+
+
+@dataclass(frozen=True, slots=True)
+class OperationError:
+    """What went wrong in `phase`. `message` is for the customer, `operator_message` says what to act on."""
+
+    phase: Phase
+    code: str
+    message: str
+    operator_message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One step that was begun. `attempts` counts its tries, or those of taking it back once that has begun."""
+
+    phase: Phase
+    state: StepState
+    attempts: int
+    started_at: datetime
+    ended_at: datetime | None = None
+    error: OperationError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Something done to one instance in several steps, each stored before its side effect.
+
+    `owner_id` is the customer whose instance it is, `requested_by` who asked. `mark` is what its machine carries: for a
+    provisioning its own id, else that of the operation that made the machine; None where no provider made it.
+    `key` is unique among operations: a repeated request finds the first one's operation. `left_behind` says, for an
+    operator, what may still be where. It is looked at again at `due_at`. `runner` and `fence` are its lease's: who may
+    act, and how often that changed. `revision` grows with each write and guards compare-and-set.
+    """
+
+    id: str
+    kind: OperationKind
+    phase: Phase
+    instance_id: str
+    instance_kind: InstanceKind
+    owner_id: str
+    requested_by: str
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    due_at: datetime
+    plan: str | None = None
+    provider: str | None = None
+    mark: str | None = None
+    vmid: int | None = None
+    sealed_token: bytes | None = field(default=None, repr=False)
+    address: MachineAddress | None = None
+    reason: str | None = None
+    key: str | None = None
+    request_hash: str | None = None
+    steps: tuple[StepRecord, ...] = ()
+    error: OperationError | None = None
+    left_behind: tuple[str, ...] = ()
+    is_cancel_requested: bool = False
+    finished_at: datetime | None = None
+    revision: int = 1
+    fence: int = 0
+    runner: str | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.phase in FINISHED_PHASES
+
+    def step(self, phase: Phase) -> StepRecord | None:
+        """The record of a step that was begun."""
+        return next((step for step in self.steps if step.phase is phase), None)

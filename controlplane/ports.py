@@ -5,7 +5,7 @@ Every repository method may raise `StorageUnavailable` when the database cannot 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -19,10 +19,13 @@ from controlplane.models import (
     DeliveryState,
     Entitlement,
     Instance,
+    InstanceKind,
     Lease,
     Machine,
     MachineAddress,
     MachineSpec,
+    Operation,
+    Phase,
     ResetToken,
     Role,
     Session,
@@ -130,6 +133,12 @@ class InstanceRepository(Protocol):
     async def changed_since(self, since: datetime) -> tuple[list[Instance], datetime]:
         """Instances written (tombstones included) since a moment of the *server's* clock, overlapping enough that
         no write in flight is missed, and the next moment to ask from."""
+
+    async def live_ids_of(self, owner_id: str, kind: InstanceKind) -> set[str]:
+        """As the database has it now: what the directory knows may be a second old."""
+
+    async def has_machine(self, operation_id: str) -> bool:
+        """Whether a live instance's machine was made by this operation."""
 
 
 class AgentStateRepository(Protocol):
@@ -336,3 +345,76 @@ class InstanceEffects(Protocol):
     async def unsuspend(self, instance_id: str, *, key: str) -> str: ...
 
     async def delete(self, instance_id: str, reason: str, *, key: str) -> str: ...
+
+
+class OperationRepository(Protocol):
+    """Operations with the lease of whoever runs them. The server's clock decides when a lease has ended."""
+
+    async def deployment_id(self) -> str:
+        """A short name of this database, made once. Marks begin with it, so that two control planes on one provider
+        tell their machines apart."""
+
+    async def add(self, operation: Operation) -> None:
+        """Raises Conflict: `operation_key_taken` for a key that is in use, `operation_in_progress` when another
+        operation on this instance is unfinished."""
+
+    async def get(self, operation_id: str) -> Operation | None: ...
+
+    async def find_by_key(self, key: str) -> Operation | None: ...
+
+    async def find_active(self, instance_id: str) -> Operation | None:
+        """The unfinished operation on this instance."""
+
+    async def list_active(self) -> list[Operation]: ...
+
+    async def has_deleted(self, instance_id: str) -> bool:
+        """Whether a deletion of this instance came to its good end."""
+
+    async def page(
+        self, *, owner_id: str | None, phases: Sequence[Phase] | None, limit: int, after: str | None
+    ) -> list[Operation]:
+        """Newest first: those with an id less than `after`."""
+
+    async def list_unfinished_of(self, owner_id: str) -> list[Operation]: ...
+
+    async def list_due(self, now: datetime, *, provider: str | None, limit: int) -> list[str]:
+        """Ids of unfinished operations that nobody runs: those of this provider, or that need none."""
+
+    async def claim(self, operation_id: str, runner: str, *, lease_seconds: float) -> Operation | None:
+        """Take the lease of an unfinished operation; `fence` and `revision` grow. None while another holds it."""
+
+    async def renew(self, operation: Operation) -> Operation | None:
+        """Lengthen the lease under this runner and fence. What is stored now, or None when the lease was lost."""
+
+    async def save(self, operation: Operation) -> Operation:
+        """Store the next revision and lengthen the lease. Raises StaleRevision unless what is stored has this revision,
+        runner and fence."""
+
+    async def release(self, operation: Operation) -> None:
+        """End the lease early. Nothing happens when it was lost."""
+
+    async def request_cancel(self, operation_id: str, phases: Sequence[Phase]) -> Operation | None:
+        """Atomically, while it is in one of these phases; what is stored then. None when it is in another."""
+
+    async def amend(self, operation: Operation) -> Operation:
+        """Store the next revision of an operation that no one runs. Raises StaleRevision, or Conflict
+        (`operation_in_progress`) as `add` does."""
+
+    async def changed_since(self, since: datetime) -> tuple[list[Operation], datetime]:
+        """As `InstanceRepository.changed_since`."""
+
+    async def server_now(self) -> datetime:
+        """A moment to hand to `changed_since`."""
+
+
+class VmidReservations(Protocol):
+    """Which vmids are promised to operations whose instances are not stored yet."""
+
+    async def reserve(self, operation_id: str, first: int, last: int, is_taken: Callable[[int], bool]) -> int | None:
+        """One of the range, atomically; the one that this operation holds already, if any. None when all are taken."""
+
+    async def release(self, operation_id: str) -> None:
+        """No error when there is none."""
+
+    async def holders(self) -> dict[int, str]:
+        """Every reserved vmid with its operation."""

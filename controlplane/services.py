@@ -24,6 +24,7 @@ from controlplane.observability.audit import AuditTrail
 from controlplane.observability.loop_lag import LoopLag
 from controlplane.observability.metrics import Metrics
 from controlplane.ports import Clock, StorageProbe, UserRepository
+from controlplane.provisioning.service import ProvisioningService
 from controlplane.proxying.console_hub import ConsoleHub
 from controlplane.proxying.upload import Uploads
 from controlplane.publishing.publisher import InstancePublisher
@@ -95,4 +96,5 @@ class Services:
     publisher: InstancePublisher
     idempotency: Idempotency
     audit: AuditTrail
+    provisioning: ProvisioningService
     billing: Billing | None

@@ -95,6 +95,28 @@ class Settings:
     billing: BillingSettings | None
     log_level: str
     access_log: str
+    # Provisioning
+    provider: str
+    vmid_first: int
+    vmid_last: int
+    provision_attempts: int
+    provision_undo_attempts: int
+    provision_retry_seconds: float
+    provision_boot_seconds: float
+    provision_ready_seconds: float
+    provision_ready_checks: int
+    provision_ready_interval_seconds: float
+    operation_lease_seconds: float
+    operation_concurrency: int
+    operations_per_user: int
+    quota_game_servers: int
+    quota_dev_containers: int
+    quota_memory_mib: int
+    quota_backups: int
+    orphan_sweep_seconds: float
+    orphan_grace_seconds: float
+    local_provider_dir: Path
+    local_provider_die_with_parent: bool
 
     @property
     def agent_stale_after_seconds(self) -> float:
@@ -147,6 +169,28 @@ class Settings:
             billing=reader.billing(),
             log_level=reader.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
             access_log=reader.choice("ACCESS_LOG", "all", ("all", "errors")),
+            # Provisioning
+            provider=reader.choice("PROVIDER", "none", ("none", "local")),
+            vmid_first=reader.integer("VMID_FIRST", 10_000, low=100, high=999_999_999),
+            vmid_last=reader.last_vmid("VMID_LAST", 19_999, first=reader.text("VMID_FIRST", "10000")),
+            provision_attempts=reader.integer("PROVISION_ATTEMPTS", 5, low=1, high=100),
+            provision_undo_attempts=reader.integer("PROVISION_UNDO_ATTEMPTS", 10, low=1, high=100),
+            provision_retry_seconds=reader.number("PROVISION_RETRY_SECONDS", 2.0, low=0.01, high=600),
+            provision_boot_seconds=reader.number("PROVISION_BOOT_SECONDS", 120.0, low=0.1, high=3600),
+            provision_ready_seconds=reader.number("PROVISION_READY_SECONDS", 300.0, low=0.1, high=7200),
+            provision_ready_checks=reader.integer("PROVISION_READY_CHECKS", 3, low=1, high=100),
+            provision_ready_interval_seconds=reader.number("PROVISION_READY_INTERVAL_SECONDS", 1.0, low=0.01, high=60),
+            operation_lease_seconds=reader.number("OPERATION_LEASE_SECONDS", 15.0, low=0.5, high=300),
+            operation_concurrency=reader.integer("OPERATION_CONCURRENCY", 16, low=1, high=1000),
+            operations_per_user=reader.integer("OPERATIONS_PER_USER", 5, low=1, high=1000),
+            quota_game_servers=reader.integer("QUOTA_GAME_SERVERS", 5, low=0, high=10_000),
+            quota_dev_containers=reader.integer("QUOTA_DEV_CONTAINERS", 5, low=0, high=10_000),
+            quota_memory_mib=reader.integer("QUOTA_MEMORY_MIB", 4096, low=0, high=1 << 20),
+            quota_backups=reader.integer("QUOTA_BACKUPS", 10, low=0, high=10_000),
+            orphan_sweep_seconds=reader.number("ORPHAN_SWEEP_SECONDS", 60.0, low=0.1, high=86_400),
+            orphan_grace_seconds=reader.number("ORPHAN_GRACE_SECONDS", 600.0, low=0, high=86_400),
+            local_provider_dir=Path(reader.text("LOCAL_PROVIDER_DIR", "machines")),
+            local_provider_die_with_parent=reader.flag("LOCAL_PROVIDER_DIE_WITH_PARENT", False),
         )
 
 
@@ -184,6 +228,10 @@ class _Reader:
         if not low <= value <= high:
             raise ConfigurationError(name, f"{value} is outside {low} to {high}")
         return value
+
+    def last_vmid(self, name: str, default: int, *, first: str) -> int:
+        """`first` is VMID_FIRST as it was given: it was read before."""
+        return self.integer(name, max(default, int(first)), low=int(first), high=999_999_999)
 
     def flag(self, name: str, default: bool) -> bool:
         return self.choice(name, "true" if default else "false", ("true", "false")) == "true"

@@ -9,7 +9,22 @@ from prometheus_client import Counter, Histogram
 
 from controlplane.auth.api_keys import Scope
 from controlplane.services import Services
-from handlers import admin, auth, backups, billing, console, dev, edge, events, game, ops, pages, uploads, webhooks
+from handlers import (
+    admin,
+    auth,
+    backups,
+    billing,
+    console,
+    dev,
+    edge,
+    events,
+    game,
+    operations,
+    ops,
+    pages,
+    uploads,
+    webhooks,
+)
 from handlers import schemas as shape
 from handlers.assets import load_assets
 from handlers.base import ApiHandler, NotFoundHandler
@@ -21,10 +36,20 @@ logger = logging.getLogger("controlplane.http")
 PUBLIC, ACCOUNT, ADMIN = Access.PUBLIC, Access.ACCOUNT, Access.ADMIN
 READ, POWER, CONSOLE = Scope.INSTANCES_READ, Scope.INSTANCES_POWER, Scope.INSTANCES_CONSOLE
 BACKUPS, FILES = Scope.INSTANCES_BACKUPS, Scope.INSTANCES_FILES
+PROVISION = Scope.INSTANCES_PROVISION
 
 
 def _power(what: str) -> dict[str, Endpoint]:
     return {"POST": Endpoint(ACCOUNT, f"Start, stop or restart {what}; the agent's answer", POWER)}
+
+
+def _provision(what: str) -> Endpoint:
+    return Endpoint(ACCOUNT, f"Ask for a {what}; the operation that makes it", PROVISION, body=shape.PROVISIONING,
+                    success=202, idempotent=True)  # fmt: skip
+
+
+def _delete(what: str) -> Endpoint:
+    return Endpoint(ACCOUNT, f"Delete the {what} with all its data; the operation that does it", PROVISION, success=202)
 
 
 def _command(what: str) -> dict[str, Endpoint]:
@@ -35,11 +60,13 @@ def _command(what: str) -> dict[str, Endpoint]:
 ROUTES: tuple[Route, ...] = (
     # Game servers and dev containers: first, since portals read them most
     Route("/api/game/servers", game.GameServersHandler, {
-        "GET": Endpoint(ACCOUNT, "List game servers with their state", READ, query=shape.INSTANCE_LIST)}),
+        "GET": Endpoint(ACCOUNT, "List game servers with their state", READ, query=shape.INSTANCE_LIST),
+        "POST": _provision("game server")}),
     Route("/api/game/servers/{instance_id}/state", game.GameServerStateHandler, {
         "GET": Endpoint(ACCOUNT, "The normalized state; its revision is the ETag", READ)}),
     Route("/api/game/servers/{instance_id}", game.GameServerHandler, {
-        "GET": Endpoint(ACCOUNT, "One game server with its state", READ)}),
+        "GET": Endpoint(ACCOUNT, "One game server with its state", READ),
+        "DELETE": _delete("game server")}),
     Route("/api/game/servers/{instance_id}/{action:start|stop|restart}", game.GameServerPowerHandler, _power("it")),
     Route("/api/game/servers/{instance_id}/console/command", game.GameServerCommandHandler, _command("it")),
     Route("/api/game/servers/{instance_id}/console", console.GameServerConsoleHandler, {
@@ -61,11 +88,13 @@ ROUTES: tuple[Route, ...] = (
         "POST": Endpoint(ACCOUNT, "Send a file: the raw body, of any size", FILES, query=shape.UPLOAD, success=201,
                          raw_body=True)}),
     Route("/api/dev", dev.DevContainersHandler, {
-        "GET": Endpoint(ACCOUNT, "List dev containers with their state", READ, query=shape.INSTANCE_LIST)}),
+        "GET": Endpoint(ACCOUNT, "List dev containers with their state", READ, query=shape.INSTANCE_LIST),
+        "POST": _provision("dev container")}),
     Route("/api/dev/{instance_id}/state", dev.DevContainerStateHandler, {
         "GET": Endpoint(ACCOUNT, "The normalized state; its revision is the ETag", READ)}),
     Route("/api/dev/{instance_id}", dev.DevContainerHandler, {
-        "GET": Endpoint(ACCOUNT, "One dev container with its state", READ)}),
+        "GET": Endpoint(ACCOUNT, "One dev container with its state", READ),
+        "DELETE": _delete("dev container")}),
     Route("/api/dev/{instance_id}/{action:start|stop|restart}", dev.DevContainerPowerHandler, _power("it")),
     Route("/api/dev/{instance_id}/console/command", dev.DevContainerCommandHandler, _command("it")),
     Route("/api/dev/{instance_id}/console", console.DevContainerConsoleHandler, {
@@ -78,6 +107,21 @@ ROUTES: tuple[Route, ...] = (
                          raw_body=True)}),
     Route("/api/dev/{instance_id}/codeserver/{action:start|stop|restart}", dev.CodeServerHandler,
           _power("its code-server")),
+
+    # What is done to instances in several steps
+    Route("/api/operations", operations.OperationsHandler, {
+        "GET": Endpoint(ACCOUNT, "The caller's operations, newest first", READ, query=shape.PAGE)}),
+    Route("/api/operations/{operation_id}", operations.OperationHandler, {
+        "GET": Endpoint(ACCOUNT, "One operation, with its steps and progress", READ)}),
+    Route("/api/operations/{operation_id}/cancel", operations.OperationCancelHandler, {
+        "POST": Endpoint(ACCOUNT, "Cancel a provisioning, until its instance is stored", PROVISION, success=202)}),
+    Route("/api/admin/operations", operations.AdminOperationsHandler, {
+        "GET": Endpoint(ADMIN, "Everybody's operations; those that need somebody", Scope.ADMIN,
+                        query=shape.OPERATION_LIST)}),
+    Route("/api/admin/operations/{operation_id}/{action:retry}", operations.AdminOperationHandler, {
+        "POST": Endpoint(ADMIN, "Try again what needs somebody", Scope.ADMIN, success=202)}),
+    Route("/api/admin/operations/{operation_id}/{action:forget}", operations.AdminOperationHandler, {
+        "POST": Endpoint(ADMIN, "Give up on what is left; machines are left alone", Scope.ADMIN)}),
 
     Route("/api/events", events.EventsHandler, {
         "GET": Endpoint(ACCOUNT, "Server-sent events of what the caller may see; Last-Event-ID resumes", READ)}),

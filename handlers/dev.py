@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from controlplane.models import InstanceKind
-from handlers import instances
+from handlers import instances, operations
 from handlers.base import Answer
 
 
-class DevContainersHandler(instances.InstanceListHandler):
+class DevContainersHandler(operations.ProvisioningListHandler):
     kind = InstanceKind.DEV
 
 
-class DevContainerHandler(instances.InstanceReadHandler):
+class DevContainerHandler(operations.DeletableHandler):
     kind = InstanceKind.DEV
 
 

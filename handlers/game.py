@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from controlplane.models import InstanceKind
-from handlers import instances
+from handlers import instances, operations
 
 
-class GameServersHandler(instances.InstanceListHandler):
+class GameServersHandler(operations.ProvisioningListHandler):
     kind = InstanceKind.GAME
 
 
-class GameServerHandler(instances.InstanceReadHandler):
+class GameServerHandler(operations.DeletableHandler):
     kind = InstanceKind.GAME
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from controlplane.provisioning.plans import DEFAULT_PLAN, PLANS
 from handlers.validation import BodySchema, QuerySchema, Schema
 
 _PASSWORD: dict[str, Any] = {"type": "string", "required": True, "minlength": 1, "maxlength": 1024}
@@ -124,3 +125,12 @@ WEBHOOK = BodySchema(
     }
 )
 WEBHOOK_DELIVERY_LIST = QuerySchema({**_PAGE, "state": {"type": "string", "allowed": ["pending", "delivered", "dead"]}})
+PROVISIONING = BodySchema(
+    {
+        "name": {**_NAME, "required": True},
+        "plan": {"type": "string", "allowed": list(PLANS), "default": DEFAULT_PLAN},
+    }
+)
+OPERATION_LIST = QuerySchema(
+    {**_PAGE, "state": {"type": "string", "allowed": ["any", "underWay", "needsAdministrator"], "default": "any"}}
+)

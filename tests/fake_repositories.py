@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from controlplane.errors import Conflict, StaleRevision, StorageUnavailable
-from controlplane.models import ApiKey, Instance, ResetToken, Role, Session, Suspension, User
+from controlplane.models import ApiKey, Instance, InstanceKind, ResetToken, Role, Session, Suspension, User
 
 
 class _Reachable:
@@ -214,6 +214,18 @@ class FakeInstanceRepository(_Reachable):
     async def changed_since(self, since: datetime) -> tuple[list[Instance], datetime]:
         self.reach()
         return [self.instances[instance_id] for instance_id in self.changed], _EPOCH
+
+    async def live_ids_of(self, owner_id: str, kind: InstanceKind) -> set[str]:
+        self.reach()
+        return {
+            each.id
+            for each in self.instances.values()
+            if each.owner_id == owner_id and each.kind is kind and each.deleted_at is None
+        }
+
+    async def has_machine(self, operation_id: str) -> bool:
+        self.reach()
+        return any(each.operation_id == operation_id and each.deleted_at is None for each in self.instances.values())
 
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)

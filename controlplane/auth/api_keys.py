@@ -25,6 +25,7 @@ class Scope(StrEnum):
     INSTANCES_CONSOLE = "instances:console"
     INSTANCES_FILES = "instances:files"
     INSTANCES_BACKUPS = "instances:backups"
+    INSTANCES_PROVISION = "instances:provision"
     ACCOUNT_READ = "account:read"
     ADMIN = "admin"
 

@@ -20,7 +20,7 @@ from controlplane.ports import Clock
 
 logger = logging.getLogger(__name__)
 
-PAGES = 3
+PAGES = 20
 PAGE_SUBSCRIPTIONS = 100
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from controlplane.billing.accounts import BillingAccount
 from controlplane.billing.turns import Turn
-from controlplane.errors import NotFound
+from controlplane.errors import Conflict, NotFound
 from controlplane.instances import InstanceDirectory
 from controlplane.models import Instance, Principal, Role
 from controlplane.observability.audit import AuditTrail
@@ -54,7 +54,7 @@ class InstanceAccess:
         if await self.is_exempt(account.user_id):
             return 0
         await self._directory.sync()
-        key = f"billing:{account.access_epoch}"
+        key = f"billing:{account.user_id}:{account.access_epoch}"
         if not account.access.allows:
             return await self._each(account, lambda instance: instance.suspension is None, turn, cause, "suspend", key)
         if account.access_epoch < 2:
@@ -62,7 +62,7 @@ class InstanceAccess:
         return await self._each(account, _may_be_lifted, turn, cause, "unsuspend", key)
 
     async def suspend_strays(self, account: BillingAccount, turn: Turn, cause: str) -> int:
-        """As `apply`, for what drifted: `cause` makes the operations new ones."""
+        """As `apply`, for what drifted: `cause` makes the operations new ones. How many were acted on."""
         return await self._each(
             account, lambda instance: instance.suspension is None, turn, cause, "suspend", f"billing:{cause}"
         )
@@ -74,7 +74,7 @@ class InstanceAccess:
         """Those that billing suspended, and no others."""
         await self._directory.sync()
         return await self._each(
-            account, is_suspended_by_billing, turn, cause, "delete", f"billing:{account.access_epoch}"
+            account, is_suspended_by_billing, turn, cause, "delete", f"billing:{account.user_id}:{account.access_epoch}"
         )
 
     def of_owner(self, user_id: str) -> Iterator[Instance]:
@@ -100,6 +100,12 @@ class InstanceAccess:
                 operation = await self._act(action, instance, f"{key}:{action}:{instance.id}")
             except NotFound:
                 continue  # deleted meanwhile
+            except Conflict as error:
+                if error.stable_code == "not_provisioned_here":
+                    logger.warning("an administrator has to remove an instance", extra={"instance": instance.id})
+                else:
+                    failures.append(error)
+                continue
             except Exception as error:
                 failures.append(error)
                 continue

@@ -14,7 +14,6 @@ from controlplane.billing.scheduler import Scheduler
 from controlplane.billing.service import BillingService
 from controlplane.billing.timeline import Policy
 from controlplane.billing.webhooks import Inbox
-from controlplane.ports import Entitlements
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,5 +27,4 @@ class Billing:
     scheduler: Scheduler
     reconciliation: Reconciliation
     news: BillingNews
-    entitlements: Entitlements
     gateway: PaymentGateway

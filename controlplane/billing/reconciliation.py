@@ -31,7 +31,7 @@ LEASE = "billing-reconciliation"
 LEASE_SECONDS = 900.0
 TIME_LIMIT_SECONDS = 800.0
 PAGE = 100
-PAGES = 500
+PAGES = 5_000
 FINDINGS = 1000
 EVENTS_OVERLAP = timedelta(hours=1)
 EVENTS_FIRST_LOOK = timedelta(days=3)
@@ -66,7 +66,7 @@ class _Comparison:
 
 
 class Reconciliation:
-    """`actions_per_run` bounds the repairs of one run."""
+    """`actions_per_run` bounds the repairs of one run; `interval_seconds` is how often one is wanted over all."""
 
     def __init__(
         self,
@@ -84,6 +84,7 @@ class Reconciliation:
         clock: Clock,
         owner: str,
         actions_per_run: int,
+        interval_seconds: float,
     ) -> None:
         self._gateway = gateway
         self._accounts = accounts
@@ -98,12 +99,16 @@ class Reconciliation:
         self._clock = clock
         self._owner = owner
         self._actions_per_run = actions_per_run
+        self._interval = timedelta(seconds=interval_seconds)
 
     async def latest(self) -> DriftReport | None:
         return await self._reports.latest()
 
     async def run_once(self) -> None:
-        await self.reconcile()
+        """Unless another process has just done it."""
+        latest = await self._reports.latest()
+        if latest is None or latest.started_at <= self._clock.now() - self._interval / 2:
+            await self.reconcile()
 
     async def reconcile(self) -> DriftReport | None:
         """Compare, set right and store the report; None when another process is at it."""
@@ -175,7 +180,7 @@ class Reconciliation:
             after = page.next_after
             if after is None:
                 return
-        seen.problem = f"there are more than {PAGES * PAGE} subscriptions: the rest was not compared"
+        seen.problem = f"after {seen.subscriptions} subscriptions the rest was not compared"
 
     async def _compare_accounts(self, seen: _Comparison) -> None:
         after: str | None = None
@@ -209,7 +214,7 @@ class Reconciliation:
             if after is None:
                 seen.events_until = until
                 return
-        seen.problem = f"there are more than {PAGES * PAGE} events: the rest was not compared"
+        seen.problem = f"after {seen.events} events the rest was not compared"
 
     async def _compare_event_page(self, seen: _Comparison, events: list[WebhookEvent]) -> None:
         """Only what concerns a customer of ours: the provider's account may serve others too."""

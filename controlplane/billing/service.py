@@ -33,6 +33,7 @@ ORDER_HOURS = 20
 PREVIEW_HOLDS = timedelta(hours=1)
 PREVIEW_AHEAD = timedelta(minutes=5)  # the provider's clock may be ahead of ours
 
+_DIRECTION_WORDS = {Direction.SAME: "the present plan", Direction.UP: "an upgrade", Direction.DOWN: "a downgrade"}
 _T = TypeVar("_T")
 
 
@@ -119,7 +120,7 @@ class BillingService:
                     code="already_subscribed",
                     details={"status": subscription.status, "payUrl": subscription.pay_url},
                 )
-            url = await self._page_still_open(turn, principal.user_id, wanted)
+            url = await self._page_still_open(turn, account, wanted)
             if url is not None:
                 return url
             order = await self._open(principal.user_id, OrderKind.CHECKOUT, wanted.price_id)
@@ -142,16 +143,16 @@ class BillingService:
                 raise Conflict("This page can no longer be paid on; order again.", code="checkout_over")
             return page.url
 
-    async def _page_still_open(self, turn: Turn, user_id: str, wanted: Wanted) -> str | None:
+    async def _page_still_open(self, turn: Turn, account: BillingAccount, wanted: Wanted) -> str | None:
         """The page of an earlier order for this plan. One for another plan is closed, so that nobody pays twice."""
-        order = await self._orders.get(user_id, OrderKind.CHECKOUT)
+        order = await self._orders.get(account.user_id, OrderKind.CHECKOUT)
         if order is None or order.result is None:
             return None
         page = await self._gateway.retrieve_checkout(order.result)
-        if page is not None and page.status == "complete":
+        known = account.subscription
+        if page is not None and page.status == "complete" and (known is None or page.subscription_id != known.id):
             # Paid, and the subscription was not there a moment ago: it is being made.
-            await self._orders.close(order)
-            await self._settlement.settle_in(turn, user_id, "checkout")
+            await self._settlement.settle_in(turn, account.user_id, "checkout")
             raise Conflict("This was paid a moment ago; the plan is being set up.", code="already_subscribed")
         if page is not None and page.status == "open":
             if order.target == wanted.price_id:
@@ -283,8 +284,10 @@ class BillingService:
     def _must_be(self, allowed: Direction, subscription: Subscribed, wanted: Wanted) -> None:
         found = self._direction(subscription, wanted)
         if found is not allowed:
-            words = "the present plan" if found is Direction.SAME else f"a {found.value}, not a {allowed.value}"
-            raise Conflict(f"{wanted.plan.name} by the {wanted.interval.value} is {words}.", code=f"not_a_{allowed}")
+            raise Conflict(
+                f"{wanted.plan.name} by the {wanted.interval.value} is {_DIRECTION_WORDS[found]}.",
+                code=f"not_{_DIRECTION_WORDS[allowed].replace(' ', '_')}",
+            )
 
     async def _fresh(self, turn: Turn, user_id: str) -> BillingAccount:
         return (await self._settlement.settle_in(turn, user_id, "order")).account

@@ -46,6 +46,7 @@ HANDLED = frozenset(
 )
 """Those to enable for the endpoint (docs/operations.md). Others are kept and acknowledged."""
 
+_ENDS_CHECKOUT = frozenset({"checkout.session.completed", "checkout.session.expired"})
 LEASE_SECONDS = 60.0
 PROCESS_SECONDS = 25.0  # the provider waits for less than a minute
 AT_ONCE = 16
@@ -156,7 +157,7 @@ class Inbox:
             logger.info("an event is about nobody here", extra={"event": entry.id, "type": entry.type})
             return "nobody"
         settled = await self._settlement.settle(user_id, entry.id)
-        if entry.type == "checkout.session.expired":
+        if entry.type in _ENDS_CHECKOUT:
             await self._close_checkout(user_id, entry)
         elif entry.type == "invoice.payment_action_required":
             subscription = settled.account.subscription

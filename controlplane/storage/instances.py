@@ -67,6 +67,15 @@ class MongoInstanceRepository:
         written = {"written_at": {"$gte": since - OVERLAP}}
         return await read_all(self._instances.find(written), _to_instance), now
 
+    async def live_ids_of(self, owner_id: str, kind: InstanceKind) -> set[str]:
+        owned = {"owner_id": exact(owner_id), "kind": kind.value, "deleted": False}
+        return set(await read_all(self._instances.find(owned, {"_id": 1}), lambda row: str(row["_id"])))
+
+    async def has_machine(self, operation_id: str) -> bool:
+        made_by = {"operation_id": exact(operation_id), "deleted": False}
+        with translated():
+            return await self._instances.find_one(made_by, {"_id": 1}) is not None
+
 
 def _raise_conflict(error: DuplicateKeyError) -> NoReturn:
     pattern = (error.details or {}).get("keyPattern", {})
@@ -96,6 +105,8 @@ def _to_document(instance: Instance) -> Document:
         "revision": instance.revision,
         "deleted": instance.deleted_at is not None,
         "deleted_at": instance.deleted_at,
+        "provider": instance.provider,
+        "operation_id": instance.operation_id,
     }
 
 
@@ -118,4 +129,6 @@ def _to_instance(row: Document) -> Instance:
         # Not in records of schema version 1.
         game_port=row.get("game_port"),
         published=row.get("published", True),
+        provider=row.get("provider"),  # rows of before there was provisioning have neither
+        operation_id=row.get("operation_id"),
     )

@@ -54,6 +54,7 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
             partialFilterExpression=_LIVE,
         ),
         IndexModel([("written_at", ASCENDING)], name="written_at"),
+        IndexModel([("owner_id", ASCENDING)], name="owner_id"),
     ),
     "agent_states": (IndexModel([("written_at", ASCENDING)], name="written_at"),),
     "idempotency": (IndexModel([("started_at", ASCENDING)], name="started_at", expireAfterSeconds=_DAY),),
@@ -63,6 +64,22 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         IndexModel([("endpoint_id", ASCENDING), ("state", ASCENDING), ("next_attempt_at", ASCENDING)], name="due"),
         IndexModel([("created_at", ASCENDING)], name="created_at", expireAfterSeconds=30 * _DAY),
     ),
+    "operations": (
+        IndexModel([("key", ASCENDING)], name="key", unique=True, partialFilterExpression={"is_keyed": True}),
+        IndexModel(
+            [("instance_id", ASCENDING)],
+            name="active_instance",
+            unique=True,
+            partialFilterExpression={"is_finished": False},
+        ),
+        IndexModel([("instance_id", ASCENDING), ("phase", ASCENDING)], name="instance_phase"),
+        IndexModel([("owner_id", ASCENDING), ("_id", ASCENDING)], name="owner_id"),
+        IndexModel([("is_finished", ASCENDING), ("due_at", ASCENDING)], name="due_at"),
+        IndexModel([("written_at", ASCENDING)], name="written_at"),
+        # Those that need an administrator have no end, and stay until somebody acted.
+        IndexModel([("finished_at", ASCENDING)], name="finished_at", expireAfterSeconds=180 * _DAY),
+    ),
+    "vmids": (IndexModel([("operation_id", ASCENDING)], name="operation_id"),),
     # Billing. Events are sent again for 3 days and can be read for 30; notices and reports are kept for longer.
     "billing_accounts": (
         IndexModel(
@@ -103,7 +120,10 @@ async def ensure_indexes(database: Database) -> None:
                 await database.collection(name).create_indexes(list(indexes))
 
 
-MIGRATIONS: Sequence[Migration] = (Migration(1, "collections and indexes", ensure_indexes),)
+MIGRATIONS: Sequence[Migration] = (
+    Migration(1, "collections and indexes", ensure_indexes),
+    Migration(2, "operations and vmids", ensure_indexes),
+)
 CURRENT_VERSION = MIGRATIONS[-1].version
 
 

@@ -19,9 +19,11 @@ from controlplane.storage.idempotency import MongoIdempotencyRepository
 from controlplane.storage.instances import MongoInstanceRepository
 from controlplane.storage.leases import MongoLeaseRepository
 from controlplane.storage.migrations import migrate
+from controlplane.storage.operations import MongoOperationRepository
 from controlplane.storage.reset_tokens import MongoResetTokenRepository
 from controlplane.storage.sessions import MongoSessionRepository
 from controlplane.storage.users import MongoUserRepository
+from controlplane.storage.vmids import MongoVmidReservations
 
 
 @asynccontextmanager
@@ -75,6 +77,8 @@ class Repositories:
     leases: MongoLeaseRepository
     idempotency: MongoIdempotencyRepository
     audit: MongoAuditRepository
+    operations: MongoOperationRepository
+    vmids: MongoVmidReservations
 
     @classmethod
     def on(cls, database: Database) -> Repositories:
@@ -89,4 +93,6 @@ class Repositories:
             leases=MongoLeaseRepository(database),
             idempotency=MongoIdempotencyRepository(database),
             audit=MongoAuditRepository(database),
+            operations=MongoOperationRepository(database),
+            vmids=MongoVmidReservations(database),
         )

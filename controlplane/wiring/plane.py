@@ -40,7 +40,8 @@ from controlplane.models import AgentEndpoint, Instance
 from controlplane.observability.audit import AuditTrail
 from controlplane.observability.loop_lag import LoopLag
 from controlplane.observability.metrics import Metrics
-from controlplane.ports import Mailer
+from controlplane.ports import Clock, Mailer, Provider
+from controlplane.provisioning.board import OperationBoard
 from controlplane.proxying.agent_socket import open_agent_socket
 from controlplane.proxying.console_hub import ConsoleHub
 from controlplane.proxying.upgrade import open_websocket
@@ -54,7 +55,9 @@ from controlplane.services import Lifecycle, Services
 from controlplane.settings import Settings
 from controlplane.storage.database import Database
 from controlplane.storage.webhooks import MongoWebhookDeliveryRepository, MongoWebhookEndpointRepository
+from controlplane.wiring.billing import billing_jobs, make_billing, make_billing_base
 from controlplane.wiring.database import Repositories, prepare_database
+from controlplane.wiring.provisioning import make_provider, make_provisioning
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +70,20 @@ _FORGOTTEN_LIMIT = 10_000
 
 
 class ControlPlane:
-    """Everything but the listening socket. Build it, `start` it, hand `services` to the handlers, `stop` it."""
+    """Everything but the listening socket. Build it, `start` it, hand `services` to the handlers, `stop` it.
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    `provider` stands in the place of the one that the settings name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        *,
+        provider: Provider | None = None,
+        billing_clock: Clock | None = None,
+    ) -> None:
+        """`provider` and `billing_clock` stand in for what the settings say and for the system's clock."""
         self._database = database
         self._repositories = repositories = Repositories.on(database)
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -100,8 +114,10 @@ class ControlPlane:
             backup_timeout_seconds=settings.agent_backup_timeout_seconds,
             body_limit_bytes=settings.agent_body_limit_bytes,
         )
-        views = InstanceViews(directory, states, clock, stale_after_seconds=settings.agent_stale_after_seconds)
+        board = OperationBoard(repositories.operations)
+        views = InstanceViews(directory, states, clock, board, stale_after_seconds=settings.agent_stale_after_seconds)
         events = EventHub(directory, views)
+        board.add_listener(events.on_operation_change)
         live = LiveConnections(authenticator)
         audit = AuditTrail(repositories.audit, clock, metrics.audit_dropped)
         console_tickets = ConsoleTickets(repositories.console_tickets, authenticator, clock)
@@ -113,6 +129,34 @@ class ControlPlane:
             sender=self._webhook_sender,
             secret_box=secret_box,
             clock=clock,
+            owner=self._owner,
+        )
+        billing_base = make_billing_base(settings.billing, database)
+        self.provisioning = make_provisioning(
+            settings,
+            repositories,
+            provider=provider or make_provider(settings),
+            board=board,
+            directory=directory,
+            agents=agents,
+            clock=clock,
+            owner=self._owner,
+            on_stored=self._on_new_instance,
+            entitlements=None if billing_base is None else billing_base.entitlements,
+        )
+        self._billing = make_billing(
+            billing_base,
+            database,
+            service_url=settings.public_url,
+            users=repositories.users,
+            leases=repositories.leases,
+            directory=directory,
+            effects=self.provisioning.service,
+            audit=audit,
+            events=events,
+            mailer=self._mailer,
+            metrics=metrics,
+            clock=billing_clock or clock,
             owner=self._owner,
         )
         self.services = Services(
@@ -191,6 +235,8 @@ class ControlPlane:
             publisher=InstancePublisher(directory, webhooks),
             idempotency=Idempotency(repositories.idempotency, secret_box, clock),
             audit=audit,
+            provisioning=self.provisioning.service,
+            billing=self._billing,
         )
         self._jobs = JobRunner(metrics.job_failures)
         directory.add_listener(self._on_instance_change)
@@ -225,6 +271,7 @@ class ControlPlane:
         await prepare_database(self._database)
         await self.services.states.load()
         await self.services.instances.load()
+        await self.provisioning.service.load()
         await self._renew_polling_lease()
 
     def _start_jobs(self) -> None:
@@ -239,6 +286,8 @@ class ControlPlane:
             Job("live", services.live.check, 1.5, 10),
             Job("audit", services.audit.flush, 5, 30),
             Job("webhooks", services.webhooks.run_once, 1, 45),
+            *self.provisioning.jobs(services.settings),
+            *billing_jobs(services.billing, services.settings),
         ):
             self._jobs.start(job)
 
@@ -246,6 +295,7 @@ class ControlPlane:
         """Stop the jobs, let the polls under way end, write what waits, give up the lease, close what is open."""
         services = self.services
         await self._jobs.stop(limit_seconds=STOP_SECONDS)
+        await self.provisioning.close(limit_seconds=STOP_SECONDS)
         await services.consoles.close()
         await services.poller.drain()
         services.loop_lag.stop()
@@ -254,6 +304,8 @@ class ControlPlane:
         await services.sessions.close()
         await services.resets.close()
         self._webhook_sender.close()
+        if self._billing is not None:
+            await self._billing.gateway.close()
         await self._transport.close()
         self._hasher.close()
 
@@ -302,6 +354,9 @@ class ControlPlane:
             del self._forgotten[instance_id]
 
     # -- instances come and go ---------------------------------------------------------------------------------------
+
+    def _on_new_instance(self, instance: Instance) -> None:
+        self.services.poller.poll_now(instance.id)
 
     def _on_instance_change(self, before: Instance | None, after: Instance | None) -> None:
         services = self.services

@@ -13,8 +13,10 @@ from controlplane.events import SUBSCRIBERS_PER_USER, EventHub, EventKind, Gone,
 from controlplane.instance_views import InstanceViews
 from controlplane.instances import InstanceDirectory, Registration
 from controlplane.models import AgentState, Connection, Instance, InstanceKind, Principal, Role, User
+from controlplane.provisioning.board import OperationBoard
 from controlplane.secretbox import SecretBox
 from tests.account_house import AccountHouse
+from tests.fake_provisioning import FakeOperationRepository
 from tests.fake_repositories import FakeInstanceRepository
 from tests.fakes import FakeClock, FakeStateRepository
 
@@ -31,7 +33,8 @@ class House:
             check_address=lambda _address: None,
         )
         self.states = StateCache(FakeStateRepository(), clock)
-        views = InstanceViews(self.directory, self.states, clock, stale_after_seconds=30)
+        board = OperationBoard(FakeOperationRepository(clock))
+        views = InstanceViews(self.directory, self.states, clock, board, stale_after_seconds=30)
         self.hub = EventHub(self.directory, views, random_id=lambda: "epoch", history_events=history_events)
         self.states.add_listener(self.hub.on_state_change)
         self._vmid = 100

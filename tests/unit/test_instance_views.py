@@ -12,8 +12,10 @@ from controlplane.agents.cache import StateCache
 from controlplane.instance_views import InstanceViews
 from controlplane.instances import InstanceDirectory, Registration
 from controlplane.models import AgentState, Connection, Instance, InstanceKind, Principal, Process, Role, Suspension
+from controlplane.provisioning.board import OperationBoard
 from controlplane.secretbox import SecretBox
 from tests.account_house import AccountHouse
+from tests.fake_provisioning import FakeOperationRepository
 from tests.fake_repositories import FakeInstanceRepository, FakeUserRepository
 from tests.fakes import FakeClock, FakeStateRepository
 
@@ -28,7 +30,10 @@ class House:
             FakeInstanceRepository(), self.users, SecretBox(bytes(32)), self.clock, check_address=lambda _address: None
         )
         self.states = StateCache(FakeStateRepository(), self.clock)
-        self.views = InstanceViews(self.directory, self.states, self.clock, stale_after_seconds=STALE_AFTER)
+        self.operations = OperationBoard(FakeOperationRepository(self.clock))
+        self.views = InstanceViews(
+            self.directory, self.states, self.clock, self.operations, stale_after_seconds=STALE_AFTER
+        )
 
     async def instance(self, kind: InstanceKind = InstanceKind.GAME, vmid: int = 100) -> Instance:
         return await self.directory.register(

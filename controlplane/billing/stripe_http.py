@@ -28,7 +28,7 @@ _no_answer: Callable[..., Exception] = stripe.APIConnectionError  # its construc
 _BUSY = "The payment provider answers slowly and many are waiting for it. Try again in a few seconds."
 
 
-class Turns:
+class RequestLine:
     """`at_once` holders and at most `waiting` others in line, first come, first served."""
 
     def __init__(self, at_once: int, waiting: int) -> None:
@@ -85,12 +85,12 @@ class TornadoStripeClient(stripe.HTTPClient):
         """`timeout_seconds` is for one attempt, and again for the wait before it."""
         super().__init__()
         self._timeout_seconds = timeout_seconds
-        self._turns = Turns(REQUESTS_AT_ONCE, WAITING_LIMIT)
+        self._requests = RequestLine(REQUESTS_AT_ONCE, WAITING_LIMIT)
         self._client = CurlAsyncHTTPClient(force_instance=True, max_clients=REQUESTS_AT_ONCE)
 
     def check_room(self) -> None:
         """Raises PaymentBusy when a request would be sent away: before the library has worked for nothing."""
-        self._turns.check()
+        self._requests.check()
 
     async def request_async(  # type: ignore[override]  # text: the library takes it as readily as bytes
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
@@ -108,7 +108,7 @@ class TornadoStripeClient(stripe.HTTPClient):
             prepare_curl_callback=_limit,
             ca_certs=stripe.ca_bundle_path,
         )
-        await self._turns.take(seconds=self._timeout_seconds)
+        await self._requests.take(seconds=self._timeout_seconds)
         # A fetch whose caller has gone keeps its curl handle until it ends, so its turn ends with it and no sooner.
         fetch = self._client.fetch(request, raise_error=False)
         fetch.add_done_callback(self._ended)
@@ -123,7 +123,7 @@ class TornadoStripeClient(stripe.HTTPClient):
         return body, response.code, response.headers
 
     def _ended(self, fetch: asyncio.Future[HTTPResponse]) -> None:
-        self._turns.give_back()
+        self._requests.give_back()
         if not fetch.cancelled():
             fetch.exception()  # the caller may have gone: nobody else asks
 

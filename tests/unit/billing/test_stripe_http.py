@@ -7,18 +7,18 @@ import asyncio
 import pytest
 import stripe
 
-from controlplane.billing.stripe_http import TornadoStripeClient, Turns
+from controlplane.billing.stripe_http import RequestLine, TornadoStripeClient
 from controlplane.errors import PaymentBusy
 
 
-async def until_waiting(turns: Turns, number: int) -> None:
+async def until_waiting(turns: RequestLine, number: int) -> None:
     while turns.waiting != number:  # noqa: ASYNC110 - a few turns of the loop, no time passes
         await asyncio.sleep(0)
 
 
 @pytest.mark.gen_test
 async def test_turns_come_in_the_order_of_asking() -> None:
-    turns = Turns(1, 10)
+    turns = RequestLine(1, 10)
     await turns.take(seconds=1)
     order: list[int] = []
 
@@ -38,7 +38,7 @@ async def test_turns_come_in_the_order_of_asking() -> None:
 
 @pytest.mark.gen_test
 async def test_a_full_line_refuses_at_once() -> None:
-    turns = Turns(1, 1)
+    turns = RequestLine(1, 1)
     await turns.take(seconds=1)
     waiting = asyncio.create_task(turns.take(seconds=5))
     await until_waiting(turns, 1)
@@ -50,7 +50,7 @@ async def test_a_full_line_refuses_at_once() -> None:
 
 @pytest.mark.gen_test
 async def test_who_waits_too_long_leaves_the_line() -> None:
-    turns = Turns(1, 10)
+    turns = RequestLine(1, 10)
     await turns.take(seconds=1)
     with pytest.raises(PaymentBusy):
         await turns.take(seconds=0.01)
@@ -61,7 +61,7 @@ async def test_who_waits_too_long_leaves_the_line() -> None:
 
 @pytest.mark.gen_test
 async def test_a_turn_given_to_one_who_has_just_left_goes_on_to_the_next() -> None:
-    turns = Turns(1, 10)
+    turns = RequestLine(1, 10)
     await turns.take(seconds=1)
     leaving = asyncio.create_task(turns.take(seconds=5))
     staying = asyncio.create_task(turns.take(seconds=5))
@@ -75,7 +75,7 @@ async def test_a_turn_given_to_one_who_has_just_left_goes_on_to_the_next() -> No
 
 @pytest.mark.gen_test
 async def test_a_turn_passes_over_one_who_was_canceled_and_has_not_run_yet() -> None:
-    turns = Turns(1, 10)
+    turns = RequestLine(1, 10)
     await turns.take(seconds=1)
     leaving = asyncio.create_task(turns.take(seconds=5))
     staying = asyncio.create_task(turns.take(seconds=5))

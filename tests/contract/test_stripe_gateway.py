@@ -9,13 +9,15 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import pytest
+import stripe
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tornado.testing import bind_unused_port
 
 from controlplane.billing.records import Subscription, WebhookEvent
-from controlplane.billing.stripe_gateway import StripeGateway
+from controlplane.billing.stripe_gateway import API_VERSION, StripeGateway
 from controlplane.billing.stripe_http import REQUESTS_AT_ONCE, WAITING_LIMIT
 from controlplane.clock import SystemClock
 from controlplane.errors import (
@@ -399,6 +401,26 @@ async def test_no_proxy_of_the_environment_is_asked(fake: FakeStripeProcess, mon
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with gateway_to(fake.url) as gateway:
         assert await gateway.retrieve_price(SMALL) is not None
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_a_request_names_its_version_and_its_key_and_tells_nothing_of_the_machine() -> None:
+    seen: list[HTTPServerRequest] = []
+
+    def answer(request: HTTPServerRequest) -> tuple[int, dict[str, str], bytes]:
+        seen.append(request)
+        body = b'{"id": "cus_1"}'
+        return 200, {"Content-Length": str(len(body)), "Request-Id": "req_1"}, body
+
+    async with serving(answer) as url, gateway_to(url) as gateway:
+        for key in ("k1", "k2"):  # telemetry would go along with the second request
+            await gateway.create_customer(user_id="usr_1", email="ada@example.org", key=key)
+    assert [request.headers["Idempotency-Key"] for request in seen] == ["k1", "k2"]
+    headers = seen[1].headers
+    assert headers["Stripe-Version"] == API_VERSION == stripe.api_version
+    assert headers["Authorization"] == f"Bearer {API_KEY}"
+    assert "X-Stripe-Client-Telemetry" not in headers
+    assert {"platform", "telemetry_id"} & orjson.loads(headers["X-Stripe-Client-User-Agent"]).keys() == set()
 
 
 # -- events -----------------------------------------------------------------------------------------------------------

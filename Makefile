@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test lint format check game-check openapi lock binary clean
+.PHONY: help demo test lint format check game-check stripe-check openapi lock binary clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -19,11 +19,14 @@ $(STAMP): requirements.lock setup.py
 demo: $(STAMP)  ## a control plane with three real agents on loopback (PORT=8080, DATA_DIR=demo-data)
 	$(BIN)/python run.py demo --port $(or $(PORT),8080) --data-dir $(or $(DATA_DIR),demo-data)
 
-test: $(STAMP)  ## every test but those of the real game server
-	$(BIN)/pytest -m "not game"
+test: $(STAMP)  ## every test but those of the real game server and of stripe-mock
+	$(BIN)/pytest -m "not game and not stripe_mock"
 
 game-check: $(STAMP)  ## a real OpenTTD dedicated server under the reference agent
 	$(BIN)/pytest -m game tests/game
+
+stripe-check: $(STAMP)  ## our requests and the fake Stripe's answers, judged by Stripe's own stripe-mock (needs Go)
+	.ci/stripe-check
 
 lint: $(STAMP)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -85,6 +85,11 @@ class FakeStripeProcess:
         found: list[dict[str, Any]] = self.control("requests", method="GET")
         return found
 
+    def events(self) -> list[dict[str, Any]]:
+        """Everything that happened, the oldest first."""
+        found: list[dict[str, Any]] = self.control("events", method="GET")
+        return found
+
     def deliveries(self) -> list[dict[str, Any]]:
         """Every attempt to deliver an event."""
         found: list[dict[str, Any]] = self.control("webhooks", method="GET")

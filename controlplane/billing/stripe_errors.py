@@ -8,6 +8,7 @@ from controlplane.errors import PaymentError, PaymentMisconfigured, PaymentRefus
 
 NO_ANSWER = "The payment provider does not answer at the moment. Nothing is lost: try again in a little while."
 REFUSED = "The payment provider did not accept this."
+MESSAGE_CHARACTERS = 500  # the library puts a whole body into its message when it cannot read it
 DECLINED = "The payment was declined."
 
 
@@ -37,4 +38,5 @@ def _said(error: stripe.StripeError) -> str:
     about += [f"status {error.http_status}"] if error.http_status else []
     parameter = getattr(error, "param", None)
     about += [f"parameter {parameter}"] if parameter else []
-    return f"{error.user_message or type(error).__name__}" + (f" ({', '.join(about)})" if about else "")
+    message = (error.user_message or type(error).__name__)[:MESSAGE_CHARACTERS]
+    return message + (f" ({', '.join(about)})" if about else "")

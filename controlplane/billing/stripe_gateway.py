@@ -241,6 +241,7 @@ class StripeGateway:
 
     async def _call(self, method: str, path: str, params: Mapping[str, Any]) -> records.Json:
         """Raises PaymentRefused, PaymentUnavailable, or PaymentBusy when too many wait already."""
+        self._http.check_room()
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 response = await self._request(method, f"/v1/{path}", **params)

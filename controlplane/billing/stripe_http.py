@@ -28,7 +28,7 @@ _no_answer: Callable[..., Exception] = stripe.APIConnectionError  # its construc
 _BUSY = "The payment provider answers slowly and many are waiting for it. Try again in a few seconds."
 
 
-class Turns:
+class RequestLine:
     """`at_once` holders and at most `waiting` others in line, first come, first served."""
 
     def __init__(self, at_once: int, waiting: int) -> None:
@@ -40,13 +40,17 @@ class Turns:
     def waiting(self) -> int:
         return len(self._line)
 
+    def check(self) -> None:
+        """Raises PaymentBusy when the line is full."""
+        if not self._free and len(self._line) >= self._limit:
+            raise PaymentBusy(_BUSY, operator_message=f"{len(self._line)} requests wait for Stripe already")
+
     async def take(self, *, seconds: float) -> None:
         """Raises PaymentBusy when the line is full, or when the turn did not come in time."""
+        self.check()
         if self._free:
             self._free -= 1
             return
-        if len(self._line) >= self._limit:
-            raise PaymentBusy(_BUSY, operator_message=f"{len(self._line)} requests wait for Stripe already")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line.append(turn)
         try:
@@ -81,17 +85,16 @@ class TornadoStripeClient(stripe.HTTPClient):
         """`timeout_seconds` is for one attempt, and again for the wait before it."""
         super().__init__()
         self._timeout_seconds = timeout_seconds
-        self._turns = Turns(REQUESTS_AT_ONCE, WAITING_LIMIT)
+        self._requests = RequestLine(REQUESTS_AT_ONCE, WAITING_LIMIT)
         self._client = CurlAsyncHTTPClient(force_instance=True, max_clients=REQUESTS_AT_ONCE)
 
-    @property
-    def waiting(self) -> int:
-        """How many requests wait for their turn."""
-        return self._turns.waiting
+    def check_room(self) -> None:
+        """Raises PaymentBusy when a request would be sent away: before the library has worked for nothing."""
+        self._requests.check()
 
-    async def request_async(
+    async def request_async(  # type: ignore[override]  # text: the library takes it as readily as bytes
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
-    ) -> tuple[bytes, int, Mapping[str, str]]:
+    ) -> tuple[str, int, Mapping[str, str]]:
         """Raises PaymentBusy, or stripe.APIConnectionError where there was no answer."""
         request = HTTPRequest(
             url,
@@ -105,19 +108,22 @@ class TornadoStripeClient(stripe.HTTPClient):
             prepare_curl_callback=_limit,
             ca_certs=stripe.ca_bundle_path,
         )
-        await self._turns.take(seconds=self._timeout_seconds)
+        await self._requests.take(seconds=self._timeout_seconds)
         # A fetch whose caller has gone keeps its curl handle until it ends, so its turn ends with it and no sooner.
         fetch = self._client.fetch(request, raise_error=False)
         fetch.add_done_callback(self._ended)
         try:
             response: HTTPResponse = await asyncio.shield(fetch)
         except (HTTPClientError, OSError, pycurl.error) as error:
-            failure: Exception = _no_answer(f"No answer from Stripe: {error}", should_retry=True)
-            raise failure from error
-        return response.body, response.code, response.headers
+            raise _no_answer(f"No answer from Stripe: {error}", should_retry=True) from error
+        try:
+            body = response.body.decode()  # the library fails on other bytes where it logs them
+        except UnicodeDecodeError as error:
+            raise _no_answer("Invalid response body: it is not UTF-8", should_retry=False) from error
+        return body, response.code, response.headers
 
     def _ended(self, fetch: asyncio.Future[HTTPResponse]) -> None:
-        self._turns.give_back()
+        self._requests.give_back()
         if not fetch.cancelled():
             fetch.exception()  # the caller may have gone: nobody else asks
 

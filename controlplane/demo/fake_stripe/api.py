@@ -45,6 +45,7 @@ class ApiHandler(RequestHandler):
     def initialize(self, account: Account) -> None:
         self._account = account
         self._request_id = account.world.new_id("request")
+        self._encoded = ""
 
     def set_default_headers(self) -> None:
         self.set_header("Server", "nginx")
@@ -62,8 +63,8 @@ class ApiHandler(RequestHandler):
     async def _serve(self, encoded: str) -> None:
         key = self.request.headers.get("Idempotency-Key") if self.request.method == "POST" else None
         mischiefs = self._account.mischiefs.take(self.request.method or "", self.request.path)
-        params: Tree = {}
         claimed = False
+        self._encoded = encoded
         try:
             self._authenticate()
             if _has(mischiefs, "reset"):
@@ -77,7 +78,7 @@ class ApiHandler(RequestHandler):
                 if replay is not None and replay.answer is not None:
                     self.set_header("Idempotent-Replayed", "true")
                     self.set_header("Original-Request", replay.request_id)
-                    self._answer(*replay.answer, params, key)
+                    self._answer(*replay.answer, key)
                     return
                 claimed = True
             status, body = await self._run(params, mischiefs, key)
@@ -86,10 +87,10 @@ class ApiHandler(RequestHandler):
         if claimed and key:
             self._remember(key, status, body)
         if _has(mischiefs, "lost"):
-            self._note(params, key, 0)
+            self._note(key, 0)
             self._hang_up()
             return
-        self._answer(status, b"<html>it works</html>" if _has(mischiefs, "garbage") else body, params, key)
+        self._answer(status, b"<html>it works</html>" if _has(mischiefs, "garbage") else body, key)
 
     async def _run(self, given: Tree, mischiefs: list[Mischief], key: str | None) -> tuple[int, bytes]:
         for rule in mischiefs:
@@ -143,8 +144,8 @@ class ApiHandler(RequestHandler):
         else:
             self._account.keys.keep(key, status, body)
 
-    def _answer(self, status: int, body: bytes, params: Tree, key: str | None) -> None:
-        self._note(params, key, status)
+    def _answer(self, status: int, body: bytes, key: str | None) -> None:
+        self._note(key, status)
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
         self.set_header("Request-Id", self._request_id)
@@ -154,13 +155,16 @@ class ApiHandler(RequestHandler):
             self.set_header("Original-Request", self._headers.get("Original-Request", self._request_id))
         self.finish(body)
 
-    def _note(self, params: Tree, key: str | None, status: int) -> None:
+    def _note(self, key: str | None, status: int) -> None:
+        """`status` 0: the answer was lost."""
+        found = routes.find(self.request.method or "", self.request.path)
         self._account.requests.append(
             {
                 "id": self._request_id,
                 "method": self.request.method,
                 "path": self.request.path,
-                "params": params,
+                "call": f"{self.request.method} {found[0].path if found else self.request.path}",
+                "encoded": self._encoded,
                 "idempotencyKey": key,
                 "status": status,
             }

@@ -18,31 +18,24 @@ class Dunning:
 
 
 @dataclass(slots=True)
-class _Told:
-    outcome: str
-    times: int | None
-
-
-@dataclass(slots=True)
 class Cards:
-    """An outcome for the next payments of one customer, or of everybody; a card that was told nothing pays."""
+    """What the next payments of one customer, or of everybody, will be answered; a card that was told nothing pays."""
 
-    _told: dict[str, list[_Told]] = field(default_factory=dict)
+    _next: dict[str, list[str]] = field(default_factory=dict)
+    _always: dict[str, str] = field(default_factory=dict)
 
     def tell(self, customer_id: str, outcome: str, times: int | None) -> None:
-        """For the next `times` payments, after what was told before; None: from now on, instead of it."""
+        """For the next `times` payments, after what was told before; None: from now on, instead of all that."""
         if times is None:
-            self._told[customer_id] = []
-        self._told.setdefault(customer_id, []).append(_Told(outcome, times))
+            self._next.pop(customer_id, None)
+            self._always[customer_id] = outcome
+        else:
+            self._next.setdefault(customer_id, []).extend([outcome] * times)
 
     def answer(self, customer_id: str) -> str:
         for who in (customer_id, EVERYBODY):
-            queue = self._told.get(who)
-            if queue:
-                told = queue[0]
-                if told.times is not None:
-                    told.times -= 1
-                    if not told.times:
-                        queue.pop(0)
-                return told.outcome
+            if told := self._next.get(who):
+                return told.pop(0)
+            if who in self._always:
+                return self._always[who]
         return "succeed"

@@ -130,10 +130,8 @@ def pay(world: World, session_id: str, *, bank_debit: bool = False) -> Wire:
         metadata=data.get("metadata") or {},
         card="pm_card_visa" if card_needed else None,
         trial_settings=data.get("trial_settings"),
-        pays_later=bank_debit,
+        payment="later" if bank_debit else "made",
     )
-    if bank_debit:
-        subscription["status"] = "active"
     subscription["description"] = data.get("description")
     customer = world.get("customer", session["customer"], "customer")
     session.update(

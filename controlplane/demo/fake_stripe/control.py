@@ -1,6 +1,7 @@
 """What tests and the demo do to the fake, under `/_control/`. JSON in and out; a wrong body is a 400 that says why.
 
-GET: `state` (time, counts, what is held and waiting), `webhooks` (every attempt), `requests` (every call of the API).
+GET: `state` (time, counts, what is held and waiting), `webhooks` (every attempt), `requests` (every call of the API),
+`events` (all that happened, the oldest first, also what the API keeps no longer).
 
 | POST | body | what it does |
 |---|---|---|
@@ -51,6 +52,7 @@ class ControlHandler(RequestHandler):
             "state": self._state,
             "webhooks": lambda: list(self._account.webhooks.log),
             "requests": lambda: list(self._account.requests),
+            "events": lambda: list(self._account.world.objects.get("event", {}).values()),
         }
         if verb not in reads:
             self._reply({"error": f"there is no {verb}"}, 404)

@@ -73,12 +73,12 @@ def start(
     card: str | None,
     trial_settings: Wire | None = None,
     behavior: str = "allow_incomplete",
-    pays_later: bool = False,
+    payment: str = "attempted",
 ) -> Wire:
-    """A new subscription with its first invoice, paid where it can be.
+    """A new subscription with its first invoice.
 
-    `card` names its payment method, `pays_later` leaves the invoice open while the bank is at it. Raises StripeFault
-    402 where `behavior` is `error_if_incomplete` and the card declines.
+    `card` names its payment method. `payment`: the invoice's is `attempted` now, was `made` already, or comes `later`,
+    while the bank is at it. Raises StripeFault 402 where `behavior` is `error_if_incomplete` and the card declines.
     """
     subscription = records.shape(world, customer_id, prices, trial_end=trial_end)
     subscription["default_payment_method"] = world.new_id("payment_method") if card else None
@@ -86,11 +86,12 @@ def start(
     records.merge_metadata(subscription, metadata)
     customer = world.get("customer", customer_id, "customer")
     customer["currency"] = customer["currency"] or subscription["currency"]
-    outcome_known = trial_end is not None or pays_later
-    if not outcome_known and behavior == "error_if_incomplete" and not _would_pay(world, subscription):
-        raise declined()
+    if trial_end is None and behavior == "error_if_incomplete":
+        if not _pays(world, subscription):
+            raise declined()
+        payment = "made"
     world.add(subscription)
-    if not outcome_known:
+    if trial_end is None and payment != "later":
         subscription["status"] = "incomplete"
     invoice = invoices.draft(
         world,
@@ -100,7 +101,9 @@ def start(
     )
     world.announce("customer.subscription.created", subscription)
     invoices.finalize(world, invoice)
-    if not pays_later and (behavior != "default_incomplete" or not invoice["amount_due"]):
+    if payment == "made":
+        payments.settle_paid(world, invoice)
+    elif payment == "attempted" and (behavior != "default_incomplete" or not invoice["amount_due"]):
         payments.attempt(world, invoice)
     records.plan_next_look(world, subscription)
     return subscription
@@ -150,5 +153,5 @@ def resume(world: World, params: dict[str, Any], subscription_id: str) -> Wire:
     return subscription
 
 
-def _would_pay(world: World, subscription: Wire) -> bool:
+def _pays(world: World, subscription: Wire) -> bool:
     return payments.has_card(world, subscription) and world.cards.answer(subscription["customer"]) == "succeed"

@@ -48,7 +48,10 @@ class Orders:
 
 @dataclass(slots=True)
 class Delivery:
+    """`turn` says which endpoint is asked first; each further attempt goes to the next one."""
+
     event: Wire
+    turn: int
     attempts: int = 0
 
 
@@ -60,7 +63,7 @@ class Webhooks:
         self.log: deque[dict[str, Any]] = deque(maxlen=MAX_LOG)
         self._now = now
         self._client = SimpleAsyncHTTPClient(force_instance=True, max_clients=64)
-        self._held: list[Delivery] = []
+        self._held: list[Wire] = []
         self._queue: deque[Delivery] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._sleeping = 0
@@ -84,7 +87,7 @@ class Webhooks:
             orders.drop_times -= 1
             return
         if orders.hold:
-            self._held.append(Delivery(event))
+            self._held.append(event)
         else:
             self._push(event, orders.duplicate_share)
 
@@ -96,8 +99,7 @@ class Webhooks:
         """Deliver what was held, the oldest `count` of it: `fifo`, `reversed` or `shuffled`. How many were sent."""
         chosen, self._held = self._held[:count], self._held[count:] if count is not None else []
         self._random = random.Random(seed)  # noqa: S311
-        events = [one.event for one in chosen]
-        events += [event for event in events if self._random.random() < duplicate_share]
+        events = chosen + [event for event in chosen if self._random.random() < duplicate_share]
         if order == "reversed":
             events.reverse()
         elif order == "shuffled":
@@ -122,9 +124,10 @@ class Webhooks:
         self._client.close()
 
     def _push(self, event: Wire, duplicate_share: float) -> None:
-        self._queue.append(Delivery(event))
-        if duplicate_share and self._random.random() < duplicate_share:
-            self._queue.append(Delivery(event))
+        times = 2 if duplicate_share and self._random.random() < duplicate_share else 1
+        for _ in range(times):
+            self._queue.append(Delivery(event, self._turn))
+            self._turn += 1
         self._fill()
 
     def _fill(self) -> None:
@@ -145,8 +148,7 @@ class Webhooks:
     async def _attempt(self, delivery: Delivery) -> None:
         orders = self.orders
         event = delivery.event
-        url = orders.urls[self._turn % len(orders.urls)]
-        self._turn += 1
+        url = orders.urls[(delivery.turn + delivery.attempts) % len(orders.urls)]
         delivery.attempts += 1
         body = orjson.dumps(event, option=orjson.OPT_INDENT_2)
         at = self._now() if orders.signs_with_clock else int(time.time())

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test lint format check game-check stripe-check openapi lock binary clean
+.PHONY: help demo test lint format check game-check stripe-check billing-month openapi lock binary clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ game-check: $(STAMP)  ## a real OpenTTD dedicated server under the reference age
 stripe-check: $(STAMP)  ## our requests and the fake Stripe's answers, judged by Stripe's own stripe-mock (needs Go)
 	.ci/stripe-check
 
+billing-month: $(STAMP)  ## a customer's months under the fake Stripe's clock, day by day
+	$(BIN)/python -m tests.billing_month
+
 lint: $(STAMP)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,7 +49,8 @@ lock:  ## pin what setup.py allows, for CI and the binary
 		--no-header --extra dev --output-file requirements.lock setup.py
 
 binary: $(STAMP)  ## dist/controlplane, one file
-	$(BIN)/pyinstaller --noconfirm --clean --log-level WARN --onefile --name controlplane --add-data static:static run.py
+	$(BIN)/pyinstaller --noconfirm --clean --log-level WARN --onefile --name controlplane --add-data static:static \
+		--add-data controlplane/billing/mail_texts:controlplane/billing/mail_texts run.py
 
 clean:  ## remove what is built, but no data
 	rm -rf build dist *.egg-info $(VENV)

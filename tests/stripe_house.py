@@ -48,7 +48,7 @@ class StripeHouse:
             self.stripe.end()
             raise
         self.accounts = MongoBillingAccountRepository(database)
-        self._database = database
+        self.database = database
 
     async def __aenter__(self) -> StripeHouse:
         try:
@@ -108,12 +108,12 @@ class StripeHouse:
         return found
 
     async def notices(self) -> list[str]:
-        rows = await self._database.collection("billing_notices").find({}, {"_id": 1}).to_list(None)
+        rows = await self.database.collection("billing_notices").find({}, {"_id": 1}).to_list(None)
         return sorted(row["_id"].partition(":")[2] for row in rows)
 
     async def inbox(self) -> dict[str, str]:
         """The state of every event."""
-        rows = await self._database.collection("billing_inbox").find({}, {"state": 1}).to_list(None)
+        rows = await self.database.collection("billing_inbox").find({}, {"state": 1}).to_list(None)
         return {row["_id"]: row["state"] for row in rows}
 
     def calls(self, method: str, path: str) -> int:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test lint format check game-check stripe-check billing-month openapi lock binary clean
+.PHONY: help demo test lint format check game-check browser-check stripe-check billing-month openapi lock binary binary-check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -19,11 +19,14 @@ $(STAMP): requirements.lock setup.py
 demo: $(STAMP)  ## a control plane with three real agents on loopback (PORT=8080, DATA_DIR=demo-data)
 	$(BIN)/python run.py demo --port $(or $(PORT),8080) --data-dir $(or $(DATA_DIR),demo-data)
 
-test: $(STAMP)  ## every test but those of the real game server and of stripe-mock
-	$(BIN)/pytest -m "not game and not stripe_mock"
+test: $(STAMP)  ## every test but those of the real game server, the browser, the binary and stripe-mock
+	$(BIN)/pytest -m "not game and not browser and not binary and not stripe_mock" -n 4 --dist loadfile
 
 game-check: $(STAMP)  ## a real OpenTTD dedicated server under the reference agent
 	$(BIN)/pytest -m game tests/game
+
+browser-check: $(STAMP)  ## the dashboard in a real Chromium (CHROMIUM=… names another than the system's)
+	$(BIN)/pytest -m browser tests/browser
 
 stripe-check: $(STAMP)  ## our requests and the fake Stripe's answers, judged by Stripe's own stripe-mock (needs Go)
 	.ci/stripe-check
@@ -44,13 +47,18 @@ format: $(STAMP)  ## rewrite the layout of the code
 openapi: $(STAMP)  ## rewrite docs/openapi.json from the route table
 	$(BIN)/python run.py openapi > docs/openapi.json
 
-lock:  ## pin what setup.py allows, for CI and the binary
+lock:  ## pin what setup.py allows: requirements.lock for CI and the binary, requirements-run.lock for the container image
 	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-trusted-host \
 		--no-header --extra dev --output-file requirements.lock setup.py
+	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+		--no-header --extra embedded --constraint requirements.lock --output-file requirements-run.lock setup.py
 
 binary: $(STAMP)  ## dist/controlplane, one file
 	$(BIN)/pyinstaller --noconfirm --clean --log-level WARN --onefile --name controlplane --add-data static:static \
 		--add-data controlplane/billing/mail_texts:controlplane/billing/mail_texts run.py
+
+binary-check: binary  ## the binary, far from its checkout
+	$(BIN)/pytest -m binary tests/process/test_binary.py
 
 clean:  ## remove what is built, but no data
 	rm -rf build dist *.egg-info $(VENV)

@@ -9,6 +9,7 @@ TEST = [
     "pytest-tornado>=0.8.1,<0.9",
     "setuptools<82",  # pytest-tornado imports pkg_resources, which setuptools 82 dropped
     "pytest-timeout>=2.4,<3",
+    "pytest-xdist>=3.6,<4",
     "mongomock-motor>=0.0.36,<0.1",
     "typing_extensions>=4.12",  # mongomock imports it without declaring it
     "aiosmtpd>=1.4.6,<2",

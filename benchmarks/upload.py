@@ -6,7 +6,6 @@ CPU for a gigabyte, and how much its memory grew, in turns so that noise of the 
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
 import multiprocessing.connection
 import socket
@@ -18,16 +17,8 @@ import time
 from pathlib import Path
 
 import psutil
-import uvloop
 
-from benchmarks.rest import SECRETS
-from controlplane.instances import Registration
-from controlplane.models import InstanceKind, Role
-from controlplane.settings import Settings
-from controlplane.storage.database import Database
-from controlplane.storage.embedded_server import EmbeddedServer
-from controlplane.wiring import ControlPlane
-from handlers.server import ApiServer
+from benchmarks import plane
 from tests.upload_sink import UploadSink, send_file
 
 NGINX = """
@@ -52,34 +43,6 @@ def sink(pipe: multiprocessing.connection.Connection) -> None:
     with UploadSink() as running:
         pipe.send(running.port)
         pipe.recv()
-
-
-def serve(pipe: multiprocessing.connection.Connection, folder: str, sink_port: int) -> None:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(pipe, Path(folder), sink_port))
-
-
-async def _serve(pipe: multiprocessing.connection.Connection, folder: Path, sink_port: int) -> None:
-    embedded = EmbeddedServer(folder / "storage")
-    database = Database(await embedded.start(), "benchmark", timeout_seconds=5)
-    plane = ControlPlane(
-        Settings.from_env({**SECRETS, "HTTP_PORT": "0", "BCRYPT_COST": "4", "ACCESS_LOG": "errors"}), database
-    )
-    server = ApiServer(plane.services)
-    port = server.listen()
-    await plane.start()
-    sessions = plane.services.sessions
-    user = await sessions.create_user("ada@example.org", "correct horse battery", Role.CUSTOMER)
-    login = await sessions.login("ada@example.org", "correct horse battery", address="x", user_agent="x")
-    instance = await plane.services.instances.register(
-        Registration(InstanceKind.GAME, "Sink", 100, "127.0.0.1", sink_port, "t" * 16, user.id)
-    )
-    pipe.send((port, f"/api/game/servers/{instance.id}/files/upload?path=world.bin", login.access_token))
-    await asyncio.to_thread(pipe.recv)
-    await server.drain(limit_seconds=1)
-    await plane.stop()
-    database.close()
-    await embedded.stop()
 
 
 def free_port() -> int:
@@ -134,9 +97,11 @@ def main() -> None:
         sinking.start()
         sink_port = sink_pipe.recv()
         plane_pipe, its_end = context.Pipe()
-        plane = context.Process(target=serve, args=(its_end, name, sink_port))
-        plane.start()
-        port, target, token = plane_pipe.recv()
+        process = context.Process(target=plane.serve, args=(its_end, name, [sink_port]))
+        process.start()
+        serving = plane_pipe.recv()
+        port, token = serving.port, serving.access_token
+        target = f"/api/game/servers/{serving.instances[0]}/files/upload?path=world.bin"
         nginx_port = free_port()
         (folder / "nginx.conf").write_text(NGINX.format(folder=name, port=nginx_port, sink=sink_port))
         nginx = subprocess.Popen(["nginx", "-c", f"{name}/nginx.conf", "-p", name], stderr=subprocess.DEVNULL)
@@ -147,7 +112,7 @@ def main() -> None:
             contenders = [
                 Contender("direct to the sink", sink_port, target, token, []),
                 Contender("nginx, 256k buffers", nginx_port, target, token, psutil.Process(nginx.pid).children()),
-                Contender("control plane", port, target, token, [psutil.Process(plane.pid)]),
+                Contender("control plane", port, target, token, [psutil.Process(process.pid)]),
             ]
             for _ in range(rounds):
                 for contender in contenders:
@@ -156,7 +121,7 @@ def main() -> None:
             nginx.terminate()
             nginx.wait()
             plane_pipe.send(None)
-            plane.join()
+            process.join()
             sink_pipe.send(None)
             sinking.join()
     print(f"{size / (1 << 30):g} GiB a round, {rounds} rounds, medians")

@@ -26,6 +26,8 @@ HISTORY_EVENTS = 20_000
 HISTORY_BYTES = 32 << 20
 SUBSCRIBER_LIMIT = 5_000
 SUBSCRIBERS_PER_USER = 50
+KEEPALIVE_SECONDS = 15.0
+SLOW_SECONDS = 30.0
 
 
 class EventKind(StrEnum):
@@ -64,7 +66,10 @@ class Subscription:
 
 
 class EventHub:
-    """`epoch` tells this process's numbers from another's."""
+    """`epoch` tells this process's numbers from another's.
+
+    A stream says something every `keepalive_seconds`; a reader that takes nothing for `slow_seconds` is cut off.
+    """
 
     def __init__(
         self,
@@ -85,6 +90,8 @@ class EventHub:
         self._subscriptions: set[Subscription] = set()
         self._per_user: Tally[str] = Tally()
         self.is_closed = False
+        self.keepalive_seconds = KEEPALIVE_SECONDS
+        self.slow_seconds = SLOW_SECONDS
         directory.add_listener(self._on_instance_change)
 
     # -- publishing --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import bisect
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -171,17 +171,10 @@ class InstanceDirectory:
     async def move(self, instance_id: str, where: MachineAddress) -> Instance:
         """Its machine has another address now. Nothing is written where it has not."""
         known = await self.fetch(instance_id)
-        if known is not None and (known.address, known.port, known.ide_port, known.https) == (
-            where.address,
-            where.port,
-            where.ide_port,
-            where.https,
-        ):
+        changes = asdict(where)
+        if known is not None and all(getattr(known, name) == value for name, value in changes.items()):
             return known
-        return await self.update(
-            instance_id,
-            {"address": where.address, "port": where.port, "ide_port": where.ide_port, "https": where.https},
-        )
+        return await self.update(instance_id, changes)
 
     async def update(self, instance_id: str, changes: Mapping[str, Any]) -> Instance:
         """`changes` may hold name, vmid, address, port, https, ide_port, game_port, owner_id and token (the new agent

@@ -15,8 +15,6 @@ from controlplane.auth.live import Watch
 from controlplane.events import Event, Subscription
 from handlers.base import Answer, ApiHandler
 
-KEEPALIVE_SECONDS = 15.0
-SLOW_SECONDS = 30.0
 BATCH = 100
 SNAPSHOT_ITEMS = 200
 
@@ -59,7 +57,7 @@ class EventsHandler(ApiHandler):
 
     async def _wait(self, subscription: Subscription) -> None:
         try:
-            async with asyncio.timeout(KEEPALIVE_SECONDS):
+            async with asyncio.timeout(self.services.events.keepalive_seconds):
                 await subscription.news.wait()
         except TimeoutError:
             await self._send([b": keepalive\n\n"])
@@ -75,7 +73,7 @@ class EventsHandler(ApiHandler):
     async def _send(self, blocks: list[bytes]) -> None:
         """Raises TimeoutError when the client does not read."""
         self.write(b"".join(blocks))
-        async with asyncio.timeout(SLOW_SECONDS):
+        async with asyncio.timeout(self.services.events.slow_seconds):
             await self.flush()
 
     def _end(self) -> None:

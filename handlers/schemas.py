@@ -112,6 +112,16 @@ BILLING_PREVIEW = QuerySchema(_PLAN)
 INSTANCE_LIST = QuerySchema(_INSTANCE_LIST)
 ADMIN_INSTANCE_LIST = QuerySchema({**_INSTANCE_LIST, "ownerId": _ID})
 
+PROVISIONING = BodySchema(
+    {
+        "name": {**_NAME, "required": True},
+        "plan": {"type": "string", "allowed": list(PLANS), "default": DEFAULT_PLAN},
+    }
+)
+OPERATION_LIST = QuerySchema(
+    {**_PAGE, "state": {"type": "string", "allowed": ["any", "underWay", "needsAdministrator"], "default": "any"}}
+)
+
 WEBHOOK = BodySchema(
     {
         "url": {"type": "string", "required": True, "minlength": 8, "maxlength": 2048, "check_with": "header_safe"},
@@ -125,12 +135,3 @@ WEBHOOK = BodySchema(
     }
 )
 WEBHOOK_DELIVERY_LIST = QuerySchema({**_PAGE, "state": {"type": "string", "allowed": ["pending", "delivered", "dead"]}})
-PROVISIONING = BodySchema(
-    {
-        "name": {**_NAME, "required": True},
-        "plan": {"type": "string", "allowed": list(PLANS), "default": DEFAULT_PLAN},
-    }
-)
-OPERATION_LIST = QuerySchema(
-    {**_PAGE, "state": {"type": "string", "allowed": ["any", "underWay", "needsAdministrator"], "default": "any"}}
-)

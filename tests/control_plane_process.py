@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,12 +29,17 @@ SECRETS = {
 ENVIRONMENT = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
 
-def run(*arguments: str, stdin: str = "", seconds: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+PROGRAM = (sys.executable, "-u", str(ROOT / "run.py"))
+
+
+def run(
+    *arguments: str, stdin: str = "", seconds: float = 60, program: Sequence[str] = PROGRAM, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """A command that ends by itself."""
     return subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *arguments],
+        [*program, *arguments],
         env={**ENVIRONMENT, **environment},
-        cwd=ROOT,
+        cwd=os.path.dirname(program[-1]),
         input=stdin,
         capture_output=True,
         text=True,
@@ -51,11 +57,11 @@ class Answer:
 class ControlPlaneProcess:
     """A command that serves until it is told to stop. Use it in a `with`: it is ended, and waited for, at the end."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
+    def __init__(self, *arguments: str, program: Sequence[str] = PROGRAM, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-u", str(ROOT / "run.py"), *arguments],
+            [*program, *arguments],
             env={**ENVIRONMENT, **environment},
-            cwd=ROOT,
+            cwd=os.path.dirname(program[-1]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

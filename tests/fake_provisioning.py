@@ -269,6 +269,7 @@ class FakePublisher:
 
     def __init__(self) -> None:
         self.published: set[str] = set()
+        self.retired: list[str] = []
         self.is_broken = False
 
     async def publish(self, instance: Instance) -> None:
@@ -278,3 +279,6 @@ class FakePublisher:
 
     async def withdraw(self, instance: Instance) -> None:
         self.published.discard(instance.id)
+
+    async def retire(self, instance: Instance) -> None:
+        self.retired.append(instance.id)

@@ -16,7 +16,7 @@ import orjson
 from controlplane.agents.documents import bounded_detail, bounded_number, bounded_text, bounded_value, parse_object
 from controlplane.agents.readiness import is_agent_ready_result
 from controlplane.clock import rfc3339
-from controlplane.errors import AgentError
+from controlplane.errors import AgentError, AgentUnreachable
 from controlplane.models import AgentState, Connection, Process, Readiness, Suspension
 from controlplane.ports import AgentResponse
 
@@ -86,19 +86,21 @@ def _reached(previous: AgentState, ready: Outcome, status: Outcome, now: datetim
     status_document = _document(status)
     is_ready = isinstance(ready, AgentResponse) and is_agent_ready_result(ready.status, ready_document)
     process, status_problem = _process(status, status_document)
+    if went_away := isinstance(status, AgentUnreachable):
+        process = previous.process  # silence is no news of it here either
     return replace(
         previous,
         connection=Connection.CONNECTED,
         readiness=_readiness(is_ready, ready, process),
         ready=is_ready,
         process=process,
-        confirmed=True,
+        confirmed=not went_away,
         consecutive_failures=0,
-        observed_at=now,
+        observed_at=previous.observed_at if went_away else now,
         first_seen_at=previous.first_seen_at or now,
         last_seen_at=now,
         last_ready_at=now if is_ready else previous.last_ready_at,
-        detail=_detail(status_document),
+        detail=previous.detail if went_away else _detail(status_document),
         **_health_fields(
             _ready_problem(ready, ready_document)
             or status_problem

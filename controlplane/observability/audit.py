@@ -1,4 +1,5 @@
-"""The audit trail: who changed what. Every entry is logged; it is stored too, now or when the database is back.
+"""The audit trail: who changed what. Every entry is logged at once; it is stored too, now, with the next flush, or when
+the database is back.
 
 Entries that wait for the database are bounded in number; what falls out at the bound is still in the log, and counted.
 """
@@ -27,6 +28,7 @@ class AuditTrail:
         self._clock = clock
         self._dropped = dropped
         self._waiting: deque[AuditEntry] = deque()
+        self._is_database_away = False
 
     async def record(
         self,
@@ -39,6 +41,21 @@ class AuditTrail:
         detail: Mapping[str, Any] | None = None,
     ) -> None:
         """`action` is a stable name such as `instance.start`, `subject` the id of what was acted on."""
+        self.note(action, subject, actor=actor, request_id=request_id, address=address, detail=detail)
+        if not self._is_database_away:  # else the job that flushes writes it: no request waits for a timeout twice
+            await self.flush()
+
+    def note(
+        self,
+        action: str,
+        subject: str,
+        *,
+        actor: Principal,
+        request_id: str,
+        address: str,
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
+        """As `record`, stored by the next flush: for what must not wait for the database, such as a console's lines."""
         entry = AuditEntry(self._clock.now(), actor.user_id, action, subject, request_id, address, detail or {})
         logger.info(
             "audit",
@@ -50,13 +67,10 @@ class AuditTrail:
                 "detail": detail or {},
             },
         )
-        database_is_away = bool(self._waiting)
         if len(self._waiting) >= WAITING_ENTRIES:
             self._waiting.popleft()
             self._dropped.inc()
         self._waiting.append(entry)
-        if not database_is_away:  # else the job that calls `flush` writes it: no request waits for a timeout twice
-            await self.flush()
 
     async def flush(self) -> None:
         """Store what waits, oldest first; what cannot be stored now stays."""
@@ -66,7 +80,9 @@ class AuditTrail:
                 await self._repository.add(entry)
             except ControlPlaneError as error:
                 self._waiting.appendleft(entry)
+                self._is_database_away = True
                 logger.warning(
                     "audit entries wait for the database", extra={"waiting": len(self._waiting), "why": error.message}
                 )
                 return
+        self._is_database_away = False

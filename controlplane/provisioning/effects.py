@@ -270,6 +270,8 @@ class Effects:
             created_at=self._clock.now(),
             provider=operation.provider,
             operation_id=operation.mark,
+            game_port=where.game_port,
+            published=False,
         )
 
     async def _publish_new(self, operation: Operation) -> Facts:
@@ -317,6 +319,9 @@ class Effects:
         machine = await self._look(operation)
         if machine is not None:
             await self._present_provider.destroy(machine.vmid, operation_id=operation.mark or operation.id)
+        instance = await self._directory.fetch(operation.instance_id)
+        if instance is not None:
+            await self._publisher.retire(instance)
         return await self._forget(operation)
 
     # -- suspension --------------------------------------------------------------------------------------------------

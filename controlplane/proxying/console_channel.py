@@ -1,6 +1,6 @@
 """One console: one connection to the agent however many viewers, kept up with backoff, fanned out from a scrollback.
 
-The agent is never slowed: what it sends is always taken, and bounded by what falls out of the scrollback.
+No viewer slows the agent: what it sends is taken whoever reads, and bounded by what falls out of the scrollback.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ STEADY_SECONDS = 10.0
 GIVE_UP_SECONDS = 120.0
 """Of failing: then the viewers are sent away, and may come back."""
 
-SECONDS_PER_VIEWER = 0.00002
+SECONDS_PER_VIEWER = 0.00005
 FLUSH_LIMIT_SECONDS = 0.05
-"""Output is sent at once after a pause, and else gathered for as long as sending it to all viewers takes."""
+"""Output is sent at once after a pause, and else gathered for some times as long as sending it to all viewers takes."""
 
 PENDING_LIMIT_CHARACTERS = 1 << 20
 REPLAY_SECONDS = 0.2

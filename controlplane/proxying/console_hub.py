@@ -46,7 +46,6 @@ VIEWER_LIMIT = 20_000
 STRANGER_LIMIT = 1_000
 VIEWERS_PER_INSTANCE = 5_000
 VIEWERS_PER_USER = 5_000
-TASK_LIMIT = 1_000
 SCROLLBACK_BYTES = 2 << 20
 SCROLLBACK_TOTAL_BYTES = 256 << 20
 STOP_SECONDS = 2.0
@@ -81,6 +80,8 @@ class ConsoleHub:
         metrics: Metrics,
         dial: Dial,
         random_id: Callable[[], str] = lambda: secrets.token_hex(8),
+        viewers_per_instance: int = VIEWERS_PER_INSTANCE,
+        viewers_per_user: int = VIEWERS_PER_USER,
     ) -> None:
         self._directory = directory
         self._authenticator = authenticator
@@ -91,6 +92,8 @@ class ConsoleHub:
         self._metrics = metrics
         self._dial = dial
         self._random_id = random_id
+        self._viewers_per_instance = viewers_per_instance
+        self._viewers_per_user = viewers_per_user
         self._viewers: set[Viewer] = set()
         self._per_user: Tally[str] = Tally()
         self._strangers = 0
@@ -142,25 +145,19 @@ class ConsoleHub:
     def now(self) -> float:
         return self._clock.monotonic()
 
-    @property
-    def is_overloaded(self) -> bool:
-        return len(self._tasks) >= TASK_LIMIT
-
     def admit(self, viewer: Viewer, token: str) -> None:
         self._spawn(self._admit_by_token(viewer, token))
 
-    def commanded(self, viewer: Viewer, command: str) -> None:
+    def commanded(self, viewer: Viewer) -> None:
         principal, feed = viewer.principal, viewer.feed
         if principal is None or feed is None:
             return
-        self._spawn(
-            self._audit.record(
-                "instance.console_command",
-                feed.instance_id,
-                actor=principal,
-                request_id=viewer.request_id,
-                address=viewer.address,
-            )
+        self._audit.note(
+            "instance.console_command",
+            feed.instance_id,
+            actor=principal,
+            request_id=viewer.request_id,
+            address=viewer.address,
         )
 
     def missed(self, outputs: int) -> None:
@@ -205,9 +202,9 @@ class ConsoleHub:
             return
         instance = self._directory.find_usable(viewer.reference, principal, viewer.kind)
         channel = self._channels.get(instance.id)
-        if channel is not None and len(channel.viewers) >= VIEWERS_PER_INSTANCE:
+        if channel is not None and len(channel.viewers) >= self._viewers_per_instance:
             raise TooManyRequests("Too many viewers of this console.", retry_after_seconds=5)
-        if self._per_user[principal.user_id] >= VIEWERS_PER_USER:
+        if self._per_user[principal.user_id] >= self._viewers_per_user:
             raise TooManyRequests("Too many consoles of this account.", retry_after_seconds=5)
         if channel is None:
             channel = self._open_channel(instance)

@@ -72,14 +72,10 @@ class Desk(Protocol):
     def now(self) -> float:
         """Of the monotonic clock."""
 
-    @property
-    def is_overloaded(self) -> bool:
-        """Too much is under way to take on a command."""
-
     def admit(self, viewer: Viewer, token: str) -> None:
         """Look at a token; ends in `admitted`, `renewed` or `close`."""
 
-    def commanded(self, viewer: Viewer, command: str) -> None:
+    def commanded(self, viewer: Viewer) -> None:
         """A command was passed on."""
 
     def missed(self, outputs: int) -> None:
@@ -267,11 +263,9 @@ class Viewer(WebSocket):
             self._commands = Allowance(COMMANDS_PER_SECOND, COMMAND_BURST)
         if not self._commands.take(self.desk.now()):
             return "rate_limited"
-        if self.desk.is_overloaded:
-            return "overloaded"
         if self.feed is None or not self.feed.send_line(command):
             return "agent_unavailable"
-        self.desk.commanded(self, command)
+        self.desk.commanded(self)
         return None
 
     def _resume(self, document: dict[str, Any]) -> None:

@@ -31,6 +31,9 @@ CLOSE_SECONDS = 5.0
 """For the peer to answer a close frame and take what is still in the socket; then the connection is cut."""
 
 WRITE_HIGH_BYTES = 64 << 10
+FRAMES_PER_TURN = 250
+"""Taken before others get their turn, a millisecond's worth: one read may hold tens of thousands of empty frames."""
+
 _PING_FRAME = build_frame(PING, b"")
 
 
@@ -43,8 +46,8 @@ class WebSocket(asyncio.Protocol):
 
     __slots__ = (
         "_buffer", "_close_timer", "_closed_with", "_fragments", "_is_client", "_is_message_compressed",
-        "_message_bytes", "_message_opcode", "_said_close", "is_congested", "may_inflate", "message_limit_bytes",
-        "pings", "transport",
+        "_is_turn_over", "_message_bytes", "_message_opcode", "_said_close", "is_congested", "may_inflate",
+        "message_limit_bytes", "pings", "transport",
     )  # fmt: skip
 
     def __init__(self, *, is_client: bool, message_limit_bytes: int, may_inflate: bool = False) -> None:
@@ -59,6 +62,7 @@ class WebSocket(asyncio.Protocol):
         self._message_opcode = 0
         self._message_bytes = 0
         self._is_message_compressed = False
+        self._is_turn_over = False
         self._said_close = False
         self._closed_with: int | None = None
         self._close_timer: asyncio.TimerHandle | None = None
@@ -149,6 +153,10 @@ class WebSocket(asyncio.Protocol):
         if self._buffer is not None:
             self._buffer += data
             source = self._buffer
+        if not self._is_turn_over:
+            self._take_turn(source)
+
+    def _take_turn(self, source: bytes | bytearray) -> None:
         try:
             at = self._take_frames(source)
         except ProtocolViolation as violation:
@@ -158,6 +166,16 @@ class WebSocket(asyncio.Protocol):
             self._end_later()
             return
         self._keep(source, at)
+        if self._is_turn_over and self.transport is not None:
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._take_next_turn)
+
+    def _take_next_turn(self) -> None:
+        self._is_turn_over = False
+        if self._buffer is not None and self._closed_with is None:
+            self._take_turn(self._buffer)
+        if not self._is_turn_over and self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _keep(self, source: bytes | bytearray, at: int) -> None:
         """Hold on to the incomplete rest: at most one frame of the limit's size."""
@@ -169,8 +187,12 @@ class WebSocket(asyncio.Protocol):
             del self._buffer[:at]
 
     def _take_frames(self, source: bytes | bytearray) -> int:
-        at = 0
+        at = taken = 0
         while self._closed_with is None:
+            if taken == FRAMES_PER_TURN:
+                self._is_turn_over = True
+                return at
+            taken += 1
             frame = parse_frame(source, at, masked=not self._is_client, limit_bytes=self.message_limit_bytes)
             if frame is None:
                 return at

@@ -33,6 +33,7 @@ COMPRESSION = 1  # a customer's CPU costs more than a tenth of the disk
 MEMBER_LIMIT = 1_000_000
 RESERVE_BYTES = 64 << 20
 WARNING_LIMIT = 20
+PADDING_BYTES = 1 << 20  # tar pads to its record, ten kilobytes unless it was told otherwise
 BLOCK_BYTES = 1 << 20
 
 
@@ -181,8 +182,10 @@ def extract(archive: Path, folder: Path, checksum: str) -> dict[str, Any]:
             _verify(raw, checksum)
             raw.seek(0)
             folder.mkdir()
-            with tarfile.open(fileobj=raw, mode="r:gz") as tar:
-                return {"members": _unpack(tar, folder)}
+            with gzip.open(raw) as packed, tarfile.open(fileobj=packed, mode="r:") as tar:
+                members = _unpack(tar, folder)
+                _check_end(packed)
+                return {"members": members}
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise Refused("backup_damaged", f"The archive cannot be read: {error}.") from error
 
@@ -193,6 +196,13 @@ def _verify(raw: IO[bytes], checksum: str) -> None:
         digest.update(block)
     if f"sha256:{digest.hexdigest()}" != checksum:
         raise Refused("backup_damaged", "The archive's checksum is not the one that was noted when it was made.")
+
+
+def _check_end(packed: gzip.GzipFile) -> None:
+    """Behind the last member there is padding, and then gzip's own sum: an archive that was cut off there lacks it."""
+    packed.read(PADDING_BYTES)
+    if packed.read(1):
+        raise Refused("backup_damaged", "The archive goes on behind its end.")
 
 
 def _unpack(tar: tarfile.TarFile, folder: Path) -> int:

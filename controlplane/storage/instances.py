@@ -126,9 +126,9 @@ def _to_instance(row: Document) -> Instance:
         suspension=to_suspension(row["suspension"]),
         revision=row["revision"],
         deleted_at=row["deleted_at"],
-        # Not in records of schema version 1.
+        # Not in records of earlier versions.
         game_port=row.get("game_port"),
         published=row.get("published", True),
-        provider=row.get("provider"),  # rows of before there was provisioning have neither
+        provider=row.get("provider"),
         operation_id=row.get("operation_id"),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -280,7 +280,8 @@ def _to_operation(row: Document) -> Operation:
 def _from_address(address: MachineAddress | None) -> Document | None:
     if address is None:
         return None
-    return {"address": address.address, "port": address.port, "ide_port": address.ide_port, "https": address.https}
+    document: Document = asdict(address)
+    return document
 
 
 def _from_step(step: StepRecord) -> Document:

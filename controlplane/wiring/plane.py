@@ -47,17 +47,14 @@ from controlplane.proxying.console_hub import ConsoleHub
 from controlplane.proxying.upgrade import open_websocket
 from controlplane.proxying.upload import Uploads
 from controlplane.proxying.websocket import WebSocket
-from controlplane.publishing.publisher import InstancePublisher
-from controlplane.publishing.sender import CurlWebhookSender
-from controlplane.publishing.webhooks import Webhooks
 from controlplane.secretbox import SecretBox
 from controlplane.services import Lifecycle, Services
 from controlplane.settings import Settings
 from controlplane.storage.database import Database
-from controlplane.storage.webhooks import MongoWebhookDeliveryRepository, MongoWebhookEndpointRepository
 from controlplane.wiring.billing import billing_jobs, make_billing, make_billing_base
 from controlplane.wiring.database import Repositories, prepare_database
 from controlplane.wiring.provisioning import make_provider, make_provisioning
+from controlplane.wiring.publishing import make_publishing
 
 logger = logging.getLogger(__name__)
 
@@ -121,12 +118,10 @@ class ControlPlane:
         live = LiveConnections(authenticator)
         audit = AuditTrail(repositories.audit, clock, metrics.audit_dropped)
         console_tickets = ConsoleTickets(repositories.console_tickets, authenticator, clock)
-        self._webhook_sender = CurlWebhookSender()
-        webhooks = Webhooks(
-            endpoints=MongoWebhookEndpointRepository(database),
-            deliveries=MongoWebhookDeliveryRepository(database),
-            leases=repositories.leases,
-            sender=self._webhook_sender,
+        self._publishing = make_publishing(
+            database,
+            repositories,
+            directory=directory,
             secret_box=secret_box,
             clock=clock,
             owner=self._owner,
@@ -137,6 +132,7 @@ class ControlPlane:
             repositories,
             provider=provider or make_provider(settings),
             board=board,
+            publisher=self._publishing.publisher,
             directory=directory,
             agents=agents,
             clock=clock,
@@ -231,8 +227,8 @@ class ControlPlane:
                     _dial_console, check_dial=check_dial, tls=tls, timeout_seconds=settings.agent_timeout_seconds
                 ),
             ),
-            webhooks=webhooks,
-            publisher=InstancePublisher(directory, webhooks),
+            webhooks=self._publishing.webhooks,
+            publisher=self._publishing.publisher,
             idempotency=Idempotency(repositories.idempotency, secret_box, clock),
             audit=audit,
             provisioning=self.provisioning.service,
@@ -285,7 +281,7 @@ class ControlPlane:
             Job("consoles", services.consoles.run_once, 1, 10),
             Job("live", services.live.check, 1.5, 10),
             Job("audit", services.audit.flush, 5, 30),
-            Job("webhooks", services.webhooks.run_once, 1, 45),
+            *self._publishing.jobs(),
             *self.provisioning.jobs(services.settings),
             *billing_jobs(services.billing, services.settings),
         ):
@@ -303,7 +299,7 @@ class ControlPlane:
             await self._write_what_waits()
         await services.sessions.close()
         await services.resets.close()
-        self._webhook_sender.close()
+        self._publishing.close()
         if self._billing is not None:
             await self._billing.gateway.close()
         await self._transport.close()

@@ -1,4 +1,4 @@
-"""What provisioning is made of: the provider that the settings name, the publishers, the service and its jobs."""
+"""What provisioning is made of: the provider that the settings name, the service and its jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from controlplane.provisioning.entitlements import FixedEntitlements
 from controlplane.provisioning.local import LocalProvider
 from controlplane.provisioning.machine import Policy
 from controlplane.provisioning.orphans import OrphanSweep
-from controlplane.provisioning.publishers import AllPublishers
 from controlplane.provisioning.runner import OperationRunner
 from controlplane.provisioning.service import ProvisioningService
 from controlplane.settings import Settings
@@ -43,11 +42,6 @@ def make_provider(settings: Settings) -> Provider | None:
             dies_with_parent=settings.local_provider_die_with_parent,
         )
     return None
-
-
-def make_publisher(settings: Settings) -> Publisher:
-    """Whoever is to hear of instances that came and went."""
-    return AllPublishers([])
 
 
 def make_entitlements(settings: Settings) -> Entitlements:
@@ -97,6 +91,7 @@ def make_provisioning(
     *,
     provider: Provider | None,
     board: OperationBoard,
+    publisher: Publisher,
     directory: InstanceDirectory,
     agents: AgentClient,
     clock: Clock,
@@ -112,7 +107,7 @@ def make_provisioning(
         reservations=repositories.vmids,
         directory=directory,
         agents=agents,
-        publisher=make_publisher(settings),
+        publisher=publisher,
         clock=clock,
         patience=Patience(
             boot_seconds=settings.provision_boot_seconds,

@@ -2,8 +2,9 @@
 
 import { ApiError, instancePath } from "./api.js";
 import { ask } from "./dialog.js";
-import { h, icon, setText } from "./dom.js";
-import { bytes, moment, plural, stopwatch } from "./format.js";
+import { BackupRow } from "./backup-row.js";
+import { h, icon, setEnabled, setText } from "./dom.js";
+import { moment, plural, stopwatch } from "./format.js";
 import { complain, errorPanel, notify } from "./notices.js";
 
 const TICK = 1000;
@@ -40,7 +41,11 @@ export function backupsPanel({ instance, api, events }) {
     note,
     list,
   );
+  const empty = h("div", { class: "empty" });
+  element.append(empty);
   const reading = new AbortController();
+  const rows = new Map();
+  let isBusy = underWay.has(instance.id);
   let backups = null;
   let again = 0;
 
@@ -61,40 +66,32 @@ export function backupsPanel({ instance, api, events }) {
 
   function draw() {
     const busy = underWay.get(instance.id);
-    create.disabled = busy !== undefined;
+    setEnabled(create, busy === undefined);
     progress.hidden = busy === undefined;
     if (busy) setText(doing, busy.what);
     tick();
     if (backups === null) return;
-    list.replaceChildren(...backups.map((backup) => row(backup, busy !== undefined)));
-    if (!backups.length) list.replaceChildren(h("li", { class: "empty" }, h("h3", {}, "No backups yet"), h("p", {}, "Make one before you change something that you may want back.")));
+    drawRows(busy !== undefined);
+    empty.replaceChildren(...(backups.length ? [] : [h("h3", {}, "No backups yet"), h("p", {}, "Make one before you change something that you may want back.")]));
     clearTimeout(again);
     if (backups.some((backup) => backup.state === "creating")) again = setTimeout(load, LOOK_AGAIN);
   }
 
-  function row(backup, isBusy) {
-    const isWhole = backup.state === null || ["completed", "complete", "done", "ready", "ok", "finished"].includes(backup.state.toLowerCase());
-    return h(
-      "li",
-      { class: "backup" },
-      h("span", { class: "backup-icon" }, icon("archive")),
-      h(
-        "div",
-        { class: "backup-text" },
-        h("h3", {}, backup.name),
-        h(
-          "p",
-          { class: "quiet-text" },
-          [moment(backup.createdAt), backup.sizeBytes === null ? null : bytes(backup.sizeBytes), backup.locked ? "locked" : null, isWhole ? null : backup.state].filter(Boolean).join(" · "),
-        ),
-      ),
-      h(
-        "div",
-        { class: "backup-buttons" },
-        h("button", { type: "button", disabled: isBusy || !isWhole, "aria-label": `Restore ${backup.name}`, onclick: () => restore(backup) }, "Restore"),
-        h("button", { type: "button", class: "quiet danger-text", disabled: isBusy || backup.locked === true, "aria-label": `Delete ${backup.name}`, onclick: () => remove(backup) }, "Delete"),
-      ),
-    );
+  function drawRows(isBusy) {
+    const hadFocus = list.contains(document.activeElement);
+    const fresh = backups.map((backup) => {
+      const row = rows.get(backup.id) ?? new BackupRow(backup, { onRestore: restore, onDelete: remove });
+      row.update(backup, isBusy);
+      return row;
+    });
+    rows.clear();
+    for (const row of fresh) rows.set(row.backup.id, row);
+    const elements = fresh.map((row) => row.element);
+    for (const element of [...list.children]) if (!elements.includes(element)) element.remove();
+    for (const [index, element] of elements.entries()) {
+      if (list.children[index] !== element) list.insertBefore(element, list.children[index] ?? null);
+    }
+    if (hadFocus && !list.contains(document.activeElement)) create.focus();
   }
 
   async function make() {
@@ -151,8 +148,15 @@ export function backupsPanel({ instance, api, events }) {
       complain(error, failed);
     } finally {
       end(instance);
-      if (!reading.signal.aborted) load();
     }
+  }
+
+  // What began in this panel may end in its successor, which knows of it by this alone.
+  function changed() {
+    const hasEnded = isBusy && !underWay.has(instance.id);
+    isBusy = underWay.has(instance.id);
+    draw();
+    if (hasEnded) load();
   }
 
   function tick() {
@@ -163,7 +167,7 @@ export function backupsPanel({ instance, api, events }) {
   const stopEvents = events.on("backup", ({ instanceId }) => {
     if (instanceId === instance.id && !underWay.has(instance.id)) load();
   });
-  watchers.add(draw);
+  watchers.add(changed);
   const ticking = setInterval(tick, TICK);
   draw();
   load();
@@ -172,7 +176,7 @@ export function backupsPanel({ instance, api, events }) {
     destroy() {
       reading.abort();
       stopEvents();
-      watchers.delete(draw);
+      watchers.delete(changed);
       clearInterval(ticking);
       clearTimeout(again);
     },

@@ -55,6 +55,9 @@ export class CommandLine {
           event.preventDefault();
           this.#submit();
         },
+        onfocusout: ({ relatedTarget }) => {
+          if (relatedTarget !== null && !this.panel.contains(relatedTarget) && relatedTarget !== this.toggle) this.#show(false);
+        },
         onkeydown: (event) => {
           if (event.key !== "Escape" || this.panel.hidden) return;
           this.#show(false);

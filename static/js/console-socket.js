@@ -47,6 +47,10 @@ export class ConsoleSocket {
     const socket = new WebSocket(this.url);
     this.#socket = socket;
     socket.addEventListener("open", () => {
+      if (this.#socket !== socket) {
+        socket.close();
+        return;
+      }
       this.#send({ event: "auth", token });
       if (this.#streamId !== null) this.#send({ event: "resume", streamId: this.#streamId, afterSeq: this.#lastSeq });
     });
@@ -72,7 +76,7 @@ export class ConsoleSocket {
   destroy() {
     this.#isOver = true;
     clearTimeout(this.#timer);
-    this.#socket?.close();
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.close(); // one that still opens is closed by then
     this.#socket = null;
     for (const id of [...this.#acks.keys()]) this.#acknowledge(id, "unanswered");
   }

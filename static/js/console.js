@@ -19,7 +19,7 @@ export function consolePanel({ instance, session, store }) {
     type: "search",
     "aria-label": "Search the output",
     placeholder: "Search the output",
-    oninput: () => terminal.find(searchInput.value, 1, { isIncremental: true }),
+    oninput: () => terminal.findLatest(searchInput.value),
     onkeydown: (event) => {
       if (event.key !== "Enter") return;
       event.preventDefault();
@@ -28,7 +28,7 @@ export function consolePanel({ instance, session, store }) {
   });
   const searchBar = h(
     "div",
-    { class: "console-search", role: "search", hidden: true },
+    { class: "console-search", role: "search", "aria-label": "The output", hidden: true },
     searchInput,
     found,
     tool("up", "Previous find", () => terminal.find(searchInput.value, -1)),
@@ -68,10 +68,7 @@ export function consolePanel({ instance, session, store }) {
       left = { from: left?.from ?? seq, to: seq, reason: "too_much" };
     },
     gap: (missing) => terminal.mark(gap(missing)),
-    began: () => {
-      terminal.clear();
-      terminal.mark("The console began anew; what came before may be missing");
-    },
+    began: () => terminal.clear(), // that it began anew is said by the gap that follows
     upstream: (state) => {
       upstream = state.connected ? null : { reason: state.reason, retryAt: Date.now() + (state.retryInSeconds ?? 0) * 1000 };
       draw();
@@ -97,9 +94,9 @@ export function consolePanel({ instance, session, store }) {
   async function send(command) {
     terminal.echo(command);
     const code = await socket.command(command);
-    if (code !== null) return refusal(code);
+    if (code !== null) terminal.mark(refusal(code));
     terminal.toEnd();
-    return null;
+    return code === null ? null : refusal(code);
   }
 
   function clear() {

@@ -48,5 +48,5 @@ function typedRow(typed, button) {
       button.disabled = input.value.trim() !== typed;
     },
   });
-  return h("label", { class: "field" }, h("span", {}, "Type ", h("strong", {}, typed), " to go on"), input);
+  return h("label", { class: "field" }, h("span", {}, "Type ", h("code", {}, typed), " to go on"), input);
 }

@@ -50,6 +50,11 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+// A button that is switched off by `disabled` drops the focus; this one only says so, and main.js lets no click through.
+export function setEnabled(button, isEnabled) {
+  setAttribute(button, "aria-disabled", isEnabled ? null : "true");
+}
+
 export function setAttribute(element, name, value) {
   if (value === null || value === false) element.removeAttribute(name);
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value === true ? "" : value);

@@ -1,9 +1,10 @@
 // What is known of an instance, each thing by itself: the axes of its state, its load, its dates.
 
-import { h, setText } from "./dom.js";
-import { bytes, duration, moment, percent } from "./format.js";
+import { h, setAttribute, setText } from "./dom.js";
+import { bytes, duration, moment, percent, shortMoment } from "./format.js";
 import { axis } from "./words.js";
 
+// Label, text, and for what is shortened, the whole of it.
 const ROWS = [
   ["Connection", ({ state }) => axis(state.connection)],
   ["Readiness", ({ state }) => axis(state.readiness)],
@@ -14,9 +15,9 @@ const ROWS = [
   ["Disk", ({ state }) => share(state.detail.disk)],
   ["Running for", ({ state }) => load(state, state.detail.uptimeSeconds === undefined ? "–" : duration(state.detail.uptimeSeconds * 1000))],
   ["Version", ({ state }) => state.detail.version ?? "–"],
-  ["Last ready", ({ state }) => moment(state.lastReadyAt)],
-  ["Last seen", ({ state }) => moment(state.lastSeenAt)],
-  ["Created", (instance) => moment(instance.createdAt)],
+  ["Last ready", ({ state }) => shortMoment(state.lastReadyAt), ({ state }) => moment(state.lastReadyAt)],
+  ["Last seen", ({ state }) => shortMoment(state.lastSeenAt), ({ state }) => moment(state.lastSeenAt)],
+  ["Created", ({ createdAt }) => shortMoment(createdAt), ({ createdAt }) => moment(createdAt)],
   ["Id", (instance) => instance.id],
 ];
 const ALWAYS = new Set(["Connection", "Readiness", "Process", "Last seen", "Created", "Id"]);
@@ -40,10 +41,10 @@ export class Facts {
   #rows;
 
   constructor() {
-    this.#rows = ROWS.map(([label, value]) => {
+    this.#rows = ROWS.map(([label, value, whole]) => {
       const text = h("dd", { class: label === "Id" ? "mono" : null });
       const row = h("div", { class: "fact" }, h("dt", {}, label), text);
-      return { label, value, text, row };
+      return { label, value, whole, text, row };
     });
     this.element = h(
       "aside",
@@ -54,9 +55,10 @@ export class Facts {
   }
 
   update(instance) {
-    for (const { label, value, text, row } of this.#rows) {
+    for (const { label, value, whole, text, row } of this.#rows) {
       const said = value(instance);
       setText(text, said);
+      if (whole) setAttribute(text, "title", whole(instance));
       row.hidden = said === "–" && !ALWAYS.has(label);
     }
   }

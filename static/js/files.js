@@ -2,7 +2,7 @@
 
 import { h, icon, setAttribute, setText } from "./dom.js";
 import { bytes, duration } from "./format.js";
-import { explanation } from "./notices.js";
+import { complain, explanation } from "./notices.js";
 
 class Item {
   constructor(item, uploads) {
@@ -69,7 +69,7 @@ export function filesPanel({ instance, uploads }) {
   });
   const drop = h(
     "div",
-    { class: "drop", ondragover: over, ondragleave: () => drop.classList.remove("is-over"), ondrop: dropped },
+    { class: "drop", ondragover: over, ondragleave: left, ondrop: dropped },
     icon("upload"),
     h("p", {}, h("label", { for: "upload-chooser", class: "button primary" }, "Choose files"), chooser, h("span", { class: "drop-hint" }, " or drop them here")),
   );
@@ -89,10 +89,17 @@ export function filesPanel({ instance, uploads }) {
     drop.classList.add("is-over");
   }
 
+  function left(event) {
+    if (!drop.contains(event.relatedTarget)) drop.classList.remove("is-over");
+  }
+
   function dropped(event) {
     event.preventDefault();
     drop.classList.remove("is-over");
-    take(event.dataTransfer.files);
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.() ?? null);
+    const folders = entries.filter((entry) => entry?.isDirectory).map(({ name }) => name);
+    if (folders.length) complain(new Error("Folders are not sent: drop the files that are in them."), `${folders.join(", ")}:`);
+    take([...event.dataTransfer.files].filter(({ name }) => !folders.includes(name)));
   }
 
   function take(files) {
@@ -104,8 +111,10 @@ export function filesPanel({ instance, uploads }) {
     const present = uploads.of(instance.id);
     for (const [item, view] of items) {
       if (present.includes(item)) continue;
+      const hadFocus = view.element.contains(document.activeElement);
       view.element.remove();
       items.delete(item);
+      if (hadFocus) (list.querySelector("button") ?? chooser).focus();
     }
     for (const item of present) {
       if (items.has(item)) {
@@ -118,7 +127,7 @@ export function filesPanel({ instance, uploads }) {
     }
   }
 
-  const stop = uploads.onChange(draw);
+  const stops = [uploads.onChange(draw), uploads.watch(instance.id)];
   draw();
-  return { element, destroy: stop };
+  return { element, destroy: () => stops.forEach((stop) => stop()) };
 }

@@ -43,6 +43,17 @@ export function moment(text) {
     : new Date(text).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 }
 
+// As short as it is clear: without the date on the same day, without the year in the same year.
+export function shortMoment(text, now = new Date()) {
+  if (text === null || text === undefined) return "–";
+  const at = new Date(text);
+  const time = { hour: "numeric", minute: "2-digit" };
+  if (at.toDateString() === now.toDateString()) return `Today, ${at.toLocaleTimeString(undefined, time)}`;
+  const day = { day: "numeric", month: "short" };
+  if (at.getFullYear() === now.getFullYear()) return at.toLocaleString(undefined, { ...day, ...time });
+  return at.toLocaleDateString(undefined, { ...day, year: "numeric" });
+}
+
 export function percent(value) {
   return value === undefined || value === null ? "–" : `${value < 10 ? value.toFixed(1) : Math.round(value)} %`;
 }

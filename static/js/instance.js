@@ -4,7 +4,7 @@ import { ApiError, instancePath } from "./api.js";
 import { Chip } from "./chip.js";
 import { ask } from "./dialog.js";
 import { Facts } from "./facts.js";
-import { h, icon, setAttribute, setText } from "./dom.js";
+import { h, icon, setAttribute, setEnabled, setText } from "./dom.js";
 import { ago } from "./format.js";
 import { complain } from "./notices.js";
 import { PANELS } from "./panels.js";
@@ -59,15 +59,14 @@ class PowerButtons {
       const isDoing = this.#under?.action === action;
       setText(button.lastElementChild, isDoing ? POWER[action].doing : POWER[action].label);
       setAttribute(button, "aria-busy", isDoing ? "true" : null);
-      // Said by aria-disabled alone: a button that is disabled under the focus would drop it.
-      setAttribute(button, "aria-disabled", this.#under !== null || !may[action] ? "true" : null);
+      setEnabled(button, this.#under === null && may[action]);
       setAttribute(button, "class", action === "start" && may.start && !may.stop ? "primary" : null);
     }
   }
 
   async #press(action) {
     const instance = this.store.get(this.id);
-    if (instance === null || this.buttons[action].getAttribute("aria-disabled") === "true") return;
+    if (instance === null) return;
     const { label, question } = POWER[action];
     if (question) {
       const answer = await ask({ title: `${label} ${instance.name}?`, body: [question], confirm: label });

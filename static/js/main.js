@@ -6,7 +6,7 @@ import { h } from "./dom.js";
 import { EventBus } from "./event-bus.js";
 import { EventStream } from "./events.js";
 import { FleetStore } from "./fleet-store.js";
-import { announce, errorPanel } from "./notices.js";
+import { announce, complain, errorPanel } from "./notices.js";
 import { Router } from "./router.js";
 import { Session } from "./session.js";
 import { Shell } from "./shell.js";
@@ -27,7 +27,7 @@ const api = new Api(session);
 const store = new FleetStore();
 const uploads = new Uploads(session);
 const events = new EventBus();
-const shell = new Shell({ views: VIEWS, onSignOut: () => session.signOut() });
+const shell = new Shell({ views: VIEWS, onSignOut: signOut });
 const stream = new EventStream(session, {
   onConnect: () => store.connected(),
   onEvent: (name, data) => {
@@ -91,6 +91,10 @@ function outside(route) {
   return route?.view.isForGuests ? route : { view: { make: signInView }, parameters: {} };
 }
 
+function signOut() {
+  session.signOut().catch((error) => complain(error, "You are signed out here, but the control plane was not told."));
+}
+
 function drawTitle() {
   document.title = `${view.title} · ${APP}`;
 }
@@ -142,6 +146,17 @@ store.onChange(({ before, after }) => {
   const [then, now] = [summary(before).word, summary(after).word];
   if (then !== now) announce(`${after.name} is now: ${now}.`);
 });
+
+// See setEnabled in dom.js.
+function stopWhereDisabled(event) {
+  if (!event.target.closest?.('[aria-disabled="true"]')) return;
+  event.preventDefault();
+  event.stopPropagation();
+}
+document.addEventListener("click", stopWhereDisabled, { capture: true });
+
+// A file that is dropped beside its place would take the place of the page.
+for (const name of ["dragover", "drop"]) document.addEventListener(name, (event) => event.preventDefault());
 
 document.querySelector("[data-skip]").addEventListener("click", (event) => {
   event.preventDefault();

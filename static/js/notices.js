@@ -13,9 +13,9 @@ let timer = 0;
 // Gathered for a moment: a fleet that restarts is one announcement, not fifty.
 export function announce(sentence) {
   waiting.push(sentence);
-  clearTimeout(timer);
-  timer = setTimeout(() => {
-    const said = waiting.length > 4 ? `${waiting.length} changes` : waiting.join(" ");
+  timer ||= setTimeout(() => {
+    timer = 0;
+    const said = waiting.length > LIMIT ? `${waiting.length} changes.` : waiting.join(" ");
     document.getElementById("announcer").textContent = said;
     waiting = [];
   }, ANNOUNCEMENT_PAUSE);
@@ -39,17 +39,22 @@ function show(tone, iconName, sentence, error, seconds) {
     { class: `notice tone-${tone}`, role: error ? "alert" : null },
     icon(iconName),
     h("div", { class: "notice-text" }, h("p", {}, sentence), error ? explanation(error) : null),
-    h("button", { class: "quiet icon-only", type: "button", "aria-label": "Dismiss", onclick: () => notice.remove() }, icon("close")),
+    h("button", { class: "quiet icon-only", type: "button", "aria-label": "Dismiss", onclick: dismiss }, icon("close")),
   );
+  function dismiss() {
+    notice.remove();
+    (region.querySelector("button") ?? document.getElementById("main"))?.focus();
+  }
+
   region.append(notice);
   while (region.children.length > LIMIT) region.firstElementChild.remove();
   if (seconds !== null) setTimeout(() => notice.remove(), seconds * 1000);
 }
 
-// The small print of an error: what to do next, and the request id for whom it may concern.
+// The small print of an error: what to do next, and where the fault is not one's own, the request id for whom to tell.
 export function explanation(error) {
   const hint = error instanceof ApiError ? error.hint : "";
-  const requestId = error instanceof ApiError ? error.requestId : null;
+  const requestId = error instanceof ApiError && error.status >= 500 ? error.requestId : null;
   return h(
     "div",
     { class: "explanation" },

@@ -55,15 +55,22 @@ export class Session {
     this.#tell(null);
   }
 
+  // Here at once, and then at the control plane, where it ends the other uses of this session too. Raises ApiError where
+  // that could not be told.
   async signOut() {
-    const token = this.#access;
+    const [access, refreshToken, isFresh] = [this.#access, this.#refresh, this.#isFresh];
     this.#forget(null);
-    if (token !== null) await request("POST", "/api/auth/logout", { token }).catch(() => null);
+    try {
+      const token = isFresh ? access : (await request("POST", "/api/auth/refresh", { body: { refreshToken } })).accessToken;
+      await request("POST", "/api/auth/logout", { token });
+    } catch (error) {
+      if (error.status !== 401) throw error; // 401: it was over already
+    }
   }
 
   // An access token that is good for a while. Raises ApiError.
   async token() {
-    if (this.#access === null || Date.now() > this.#expiresAt - 5000) await this.#renew();
+    if (!this.#isFresh) await this.#renew();
     return this.#access;
   }
 
@@ -71,6 +78,10 @@ export class Session {
   async tokenAfter(refused) {
     if (this.#access === refused) await this.#renew();
     return this.#access;
+  }
+
+  get #isFresh() {
+    return this.#access !== null && Date.now() < this.#expiresAt - 5000;
   }
 
   #renew() {
@@ -83,13 +94,18 @@ export class Session {
   async #exchange() {
     if (this.#refresh === null) throw new ApiError(401, { error: "Sign in first." }, null);
     const wasSignedIn = this.isSignedIn;
+    const used = this.#refresh;
+    let answer;
     try {
-      this.#hold(await request("POST", "/api/auth/refresh", { body: { refreshToken: this.#refresh } }));
+      answer = await request("POST", "/api/auth/refresh", { body: { refreshToken: used } });
+      if (this.#refresh !== used) throw new ApiError(401, { error: "Sign in first." }, null);
     } catch (error) {
+      if (this.#refresh !== used) throw error; // signed out meanwhile
       if (error.status === 401) this.#forget(wasSignedIn ? "Your session has ended. Sign in again to go on." : null);
       else this.#renewIn(RETRY_MILLISECONDS);
       throw error;
     }
+    this.#hold(answer);
     if (!wasSignedIn) this.#tell(null);
   }
 

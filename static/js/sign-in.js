@@ -28,16 +28,17 @@ function form(fields, label, lead, send) {
       onsubmit: async (event) => {
         event.preventDefault();
         const values = Object.fromEntries(new FormData(event.target));
-        button.disabled = true;
+        if (button.getAttribute("aria-busy") === "true") return;
         button.setAttribute("aria-busy", "true");
         problem.replaceChildren();
         try {
           await send(values);
         } catch (error) {
           problem.replaceChildren(errorPanel(lead, error));
-          event.target.querySelector("input[type=password]")?.select();
+          const password = event.target.querySelector("input[type=password]");
+          password?.focus();
+          password?.select();
         } finally {
-          button.disabled = false;
           button.removeAttribute("aria-busy");
         }
       },

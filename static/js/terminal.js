@@ -73,7 +73,7 @@ export class Terminal {
       lineHeight: 1.25,
       linkHandler: { activate() {}, allowNonHttpProtocols: false },
       minimumContrastRatio: 4.5,
-      screenReaderMode: false,
+      screenReaderMode: true,
       scrollback: SCROLLBACK_LINES,
       theme: THEME,
     });
@@ -81,6 +81,7 @@ export class Terminal {
     screen.loadAddon(this.#fit);
     screen.loadAddon(this.#search);
     screen.open(container);
+    container.querySelector(".live-region")?.setAttribute("aria-live", "polite"); // a server that talks does not interrupt
     screen.attachCustomKeyEventHandler((event) => this.#key(event));
     screen.textarea.setAttribute("aria-label", "Console output; the arrow and page keys scroll");
     const tellScroll = () => onScroll(screen.buffer.active.viewportY >= screen.buffer.active.baseY);
@@ -120,10 +121,16 @@ export class Terminal {
     this.#screen.scrollToBottom();
   }
 
-  find(text, direction, { isIncremental = false } = {}) {
+  findLatest(text) {
+    this.#screen.clearSelection(); // the search goes on from what is selected, or else from the end
+    this.find(text, -1);
+  }
+
+  // `direction` below zero goes to what is older.
+  find(text, direction) {
     if (!text) this.#search.clearDecorations();
     else if (direction < 0) this.#search.findPrevious(text, { decorations: DECORATIONS });
-    else this.#search.findNext(text, { decorations: DECORATIONS, incremental: isIncremental });
+    else this.#search.findNext(text, { decorations: DECORATIONS });
   }
 
   endSearch() {

@@ -10,6 +10,7 @@ export class Uploads {
   #items = [];
   #listeners = new Set();
   #current = null;
+  #watched = new Set();
 
   constructor(session) {
     this.session = session;
@@ -30,6 +31,12 @@ export class Uploads {
   onChange(listener) {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  // Until the returned function is called, the uploads to this instance are looked at: no notice has to tell of them.
+  watch(instanceId) {
+    this.#watched.add(instanceId);
+    return () => this.#watched.delete(instanceId);
   }
 
   add(instance, file, path) {
@@ -66,7 +73,7 @@ export class Uploads {
     try {
       await this.#send(item);
       item.phase = "done";
-      notify(`${item.path} is uploaded to ${item.instance.name}.`);
+      this.#say(item, `${item.path} is uploaded to ${item.instance.name}.`);
     } catch (error) {
       this.#failed(item, error);
     }
@@ -82,7 +89,13 @@ export class Uploads {
     }
     item.phase = "failed";
     item.error = error;
-    complain(error, `${item.path} was not uploaded.`);
+    if (this.#watched.has(item.instance.id)) announce(`${item.path} was not uploaded. ${error.message}`);
+    else complain(error, `${item.path} was not uploaded.`);
+  }
+
+  #say(item, sentence) {
+    if (this.#watched.has(item.instance.id)) announce(sentence);
+    else notify(sentence);
   }
 
   async #send(item) {

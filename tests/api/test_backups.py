@@ -11,7 +11,7 @@ from controlplane.models import AgentEndpoint, Suspension
 from controlplane.storage.database import Database
 from tests.api_house import ApiHouse
 from tests.broken_agents import SocketAgent, says
-from tests.refagent_process import GAME_OPTIONS, LINE_GAME, TOKEN, AgentProcess
+from tests.refagent_process import GAME_OPTIONS, LINE_GAME, TOKEN, AgentProcess, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -74,9 +74,15 @@ async def test_a_second_restore_is_refused_while_one_is_under_way_here_and_in_an
         # The long call holds no place of power commands, nor of polls.
         power = await house.call("POST", f"/api/game/servers/{instance.id}/start", token=house.ada_token)
         assert power.status == 200
+        seen = agent.requests.count("GET /health")
+        await until(lambda: _polled_since(agent, seen))
         finish.set()
         assert (await first).status == 200
         assert (await other.call("POST", target, token=other.ada_token)).status == 200
+
+
+async def _polled_since(agent: SocketAgent, seen: int) -> bool:
+    return agent.requests.count("GET /health") > seen + 2
 
 
 @pytest.mark.gen_test(timeout=60)

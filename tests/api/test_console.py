@@ -213,6 +213,35 @@ async def test_a_session_that_another_process_revoked_is_felt(database: Database
 
 
 @pytest.mark.gen_test(timeout=60)
+async def test_a_suspended_account_a_revoked_key_and_an_instance_removed_elsewhere_are_felt(
+    database: Database, tmp_path: Path
+) -> None:
+    async with watched_game(database, tmp_path) as (house, instance, _):
+        made = await house.call(
+            "POST", "/api/auth/api-keys", {"name": "k", "scopes": ["instances:console"]}, token=house.ada_token
+        )
+        assert made.status == 201, made.raw
+        bobs = await house.instance(house.bob)
+        async with (
+            viewer(house, instance, made.body["secret"]) as by_key,
+            viewer(house, instance) as stays,
+            viewer(house, bobs, house.bob_token) as bob,
+            ApiHouse(database) as other,
+        ):
+            revoked = await house.call("DELETE", f"/api/auth/api-keys/{made.body['id']}", token=house.ada_token)
+            assert revoked.status == 204
+            assert await by_key.closed(5) == 4401
+            suspended = await house.call(
+                "POST", f"/api/admin/users/{house.bob.id}/suspend", {"reason": "abuse"}, token=house.root_token
+            )
+            assert suspended.status == 200, suspended.raw
+            assert await bob.closed(5) == 4401
+            removed = await other.call("DELETE", f"/api/admin/instances/{instance.id}", token=other.root_token)
+            assert removed.status == 204, removed.raw
+            assert await stays.closed(5) == 4403
+
+
+@pytest.mark.gen_test(timeout=60)
 async def test_a_console_is_renewed_on_the_same_socket_by_its_user_alone(database: Database, tmp_path: Path) -> None:
     async with watched_game(database, tmp_path) as (house, instance, _):
         old, new = await house.token("ada@example.org"), await house.token("ada@example.org")

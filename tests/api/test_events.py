@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.events import EventKind
 from controlplane.models import Instance, Suspension
 from controlplane.storage.database import Database
 from tests.api_house import ApiHouse
@@ -34,6 +36,12 @@ class EventStream:
         self._text = ""
         self.head = head
 
+    async def silence_is_broken(self) -> None:
+        """By a comment, which is no event."""
+        async with asyncio.timeout(20):
+            while ": keepalive\n\n" not in self._text:
+                self._text += await self._chunk()
+
     async def next(self, seconds: float = 20) -> Received:
         """The next event; comments and the retry hint are passed over."""
         async with asyncio.timeout(seconds):
@@ -55,6 +63,12 @@ class EventStream:
     async def ended(self, seconds: float = 20) -> None:
         async with asyncio.timeout(seconds):
             await self._reader.readuntil(b"0\r\n\r\n")
+
+    async def breaks_off(self) -> None:
+        """Without the end that HTTP asks for."""
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionError):
+                assert not (await self._reader.read()).endswith(b"\r\n0\r\n\r\n")
 
     async def _chunk(self) -> str:
         size = int(await self._reader.readline(), 16)
@@ -155,6 +169,35 @@ async def test_a_logout_ends_the_stream_and_so_does_the_end_of_the_process(datab
             await other.ended(5)
             await draining
             assert house.services.lifecycle.requests_under_way == 0
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_quiet_stream_is_kept_open_by_comments(database: Database) -> None:
+    async with ApiHouse(database) as house:
+        house.services.events.keepalive_seconds = 0.05
+        async with events(house, house.ada_token) as stream:
+            await stream.next()
+            await stream.silence_is_broken()
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_client_that_never_reads_is_cut_off_and_the_others_are_not(database: Database) -> None:
+    async with (
+        ApiHouse(database, AGENT_POLL_INTERVAL_SECONDS="600") as house,
+        events(house, house.ada_token) as slow,
+        events(house, house.ada_token) as quick,
+    ):
+        house.services.events.slow_seconds = 0.3
+        await quick.next()
+        instance = await house.instance(house.ada)
+        hub = house.services.events
+        large = b'{"pad":"%b"}' % (b"x" * 500_000)
+        while len(hub._subscriptions) == 2:
+            hub.publish(EventKind.BACKUP, house.ada.id, large)
+            await quick.named("backup")
+        hub.publish(EventKind.BACKUP, house.ada.id, b'{"instanceId":"%b"}' % instance.id.encode())
+        assert (await quick.named("backup")).data == {"instanceId": instance.id}
+        await slow.breaks_off()
 
 
 @pytest.mark.gen_test(timeout=60)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from controlplane.agents.conformance import run_agent_check
-from tests.broken_agents import KINDS
+from tests.broken_agents import KINDS, SocketAgent
+from tests.broken_agents import TOKEN as TOKEN_OF_BROKEN
 from tests.refagent_process import GAME_OPTIONS, LINE_GAME, TOKEN, AgentProcess
-
-QUICK = [name for name in KINDS if name not in ("sends endless headers",)]
 
 
 @pytest.mark.gen_test(timeout=90)
@@ -30,3 +30,16 @@ async def test_a_wrong_token_is_told(tmp_path: Path) -> None:
         assert await run_agent_check(agent.url, "not-the-token", lines.append) == 1
     assert lines[0].startswith("FAIL")
     assert "401" in lines[0]
+
+
+@pytest.mark.gen_test(timeout=90)
+async def test_every_kind_of_broken_agent_fails_by_the_name_of_the_clause() -> None:
+    async def check(name: str) -> None:
+        lines: list[str] = []
+        async with SocketAgent(KINDS[name].behave) as agent:
+            assert await run_agent_check(agent.url, TOKEN_OF_BROKEN, lines.append) == 1, name
+        first = next(line for line in lines if line.startswith("FAIL"))
+        assert KINDS[name].clause in first, f"{name}: {lines}"
+
+    assert len(KINDS) >= 10
+    await asyncio.gather(*(check(name) for name in KINDS))

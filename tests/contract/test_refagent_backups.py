@@ -194,7 +194,16 @@ async def test_a_damaged_archive_is_refused(agent: AgentProcess) -> None:
     archive.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     answer = await agent.post(f"/game/backups/restore?id={notes['id']}")
     assert (answer.status, answer.body["code"]) == (409, "backup_damaged")
-    for raw in (b"", b"not gzip", gzip.compress(b"not tar" * 200), whole[: len(whole) // 2]):
+    nothing = gzip.compress(bytes(10_240))
+    for raw in (
+        b"",
+        b"not gzip",
+        gzip.compress(b"not tar" * 200),
+        whole[: len(whole) // 2],
+        whole[:-4],  # all members, but not gzip's sum of them
+        nothing[: len(nothing) // 2],
+        gzip.compress(bytes(8 << 20)),
+    ):
         plant_raw(agent, "damaged", raw)
         answer = await agent.post("/game/backups/restore?id=damaged")
         assert (answer.status, answer.body["code"]) == (409, "backup_damaged"), raw[:20]

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.game.server import OPENTTD, openttd_agent
 from tests.refagent_process import AgentProcess, kill, until, until_gone
-
-OPENTTD = Path("/usr/games/openttd")
 
 pytestmark = [pytest.mark.game, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
-    assert OPENTTD.exists(), "OpenTTD is needed: apt-get install openttd openttd-opengfx"
-    home = tmp_path_factory.mktemp("openttd")
-    environment = {
-        "HOME": str(home),
-        "XDG_DATA_HOME": str(home / "data" / "files"),  # saves lie among the server's files, so that backups hold them
-        "XDG_CONFIG_HOME": str(home / "config"),
-    }
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = (str(OPENTTD), "-D", f"127.0.0.1:{port}", "-g")
-    options = ("--ready-pattern", "Map generated, starting game", "--stop-line", "quit")
-    with AgentProcess(home / "data", command, *options, environment=environment) as agent:
+    with openttd_agent(tmp_path_factory.mktemp("openttd")) as agent:
         yield agent
 
 

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import orjson
 import pytest
 
 from controlplane.agents.cache import StateCache
+from controlplane.agents.client import AgentClient
+from controlplane.agents.poller import Poller, PollTarget
 from controlplane.errors import Overloaded, TooManyRequests
 from controlplane.events import SUBSCRIBERS_PER_USER, EventHub, EventKind, Gone, Subscription
 from controlplane.instance_views import InstanceViews
 from controlplane.instances import InstanceDirectory, Registration
 from controlplane.models import AgentState, Connection, Instance, InstanceKind, Principal, Role, User
+from controlplane.observability.metrics import Metrics
 from controlplane.provisioning.board import OperationBoard
 from controlplane.secretbox import SecretBox
 from tests.account_house import AccountHouse
 from tests.fake_provisioning import FakeOperationRepository
 from tests.fake_repositories import FakeInstanceRepository
-from tests.fakes import FakeClock, FakeStateRepository
+from tests.fakes import FakeClock, FakeStateRepository, FakeTransport
 
 
 class House:
     def __init__(self, history_events: int = 100) -> None:
         self.accounts = AccountHouse()
-        clock = FakeClock()
+        self.clock = clock = FakeClock()
         self.directory = InstanceDirectory(
             FakeInstanceRepository(),
             self.accounts.users,
@@ -38,6 +42,18 @@ class House:
         self.hub = EventHub(self.directory, views, random_id=lambda: "epoch", history_events=history_events)
         self.states.add_listener(self.hub.on_state_change)
         self._vmid = 100
+
+    def poller(self, transport: FakeTransport) -> Poller:
+        client = AgentClient(
+            transport,
+            poll_timeout_seconds=5,
+            action_timeout_seconds=5,
+            backup_timeout_seconds=5,
+            body_limit_bytes=100_000,
+        )
+        return Poller(
+            client, self.states, self.clock, Metrics(), interval_seconds=10, concurrency=8, random=lambda: 0.5
+        )
 
     async def customer(self, email: str) -> tuple[User, Principal]:
         user = await self.accounts.user(email)
@@ -159,3 +175,32 @@ async def test_a_read_is_bounded_and_goes_on_where_it_ended() -> None:
     assert len(house.hub.read(subscription, 2)) == 2
     assert subscription.news.is_set()
     assert [name for _, name in house.seen(subscription)] == ["2", "3", "4"]
+
+
+@pytest.mark.gen_test
+async def test_what_a_poll_saw_is_published_before_the_loop_turns_again() -> None:
+    """So a change reaches a subscriber within a poll's interval and the time to write it: no tick lies in between."""
+    house = House()
+    ada, as_ada = await house.customer("ada@example.org")
+    instance = await house.instance(ada)
+    subscription = house.hub.subscribe(as_ada, None)
+    transport = FakeTransport()
+    transport.silent.add(instance.port)
+    poller = house.poller(transport)
+    poller.watch(PollTarget(instance.id, house.directory.endpoint(instance)))
+    house.clock.advance(10)
+    await poller.run_once()
+    read: list[tuple[str, str]] = []
+    house.states.add_listener(lambda _before, _after: read.extend(house.seen(subscription)))
+    while not read:
+        await settle()
+        assert transport.waiting, "the poll ended, and nothing was published"
+        assert not subscription.news.is_set()
+        transport.waiting.pop(0).set_result(FakeTransport.HEALTHY)
+        await settle()
+    assert read == [("state", instance.id)]
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)

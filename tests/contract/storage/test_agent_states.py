@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,8 +11,7 @@ import pytest
 from controlplane.models import AgentState, Connection, Process, Readiness
 from controlplane.storage.agent_states import MongoAgentStateRepository
 from controlplane.storage.database import Database
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+from tests.contract.storage.moments import NOW
 
 
 def state(number: int = 1, **changes: Any) -> AgentState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,8 +12,7 @@ from controlplane.errors import Conflict
 from controlplane.models import ApiKey
 from controlplane.storage.api_keys import MongoApiKeyRepository
 from controlplane.storage.database import Database
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+from tests.contract.storage.moments import NOW
 
 
 def key(number: int = 1, **changes: Any) -> ApiKey:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 
 import pytest
 
 from controlplane.models import AuditEntry
 from controlplane.storage.audit import MongoAuditRepository
 from controlplane.storage.database import Database
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+from tests.contract.storage.moments import NOW
 
 
 @pytest.mark.gen_test

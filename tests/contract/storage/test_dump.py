@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from controlplane.errors import Conflict, StorageDamaged, StorageError, StorageT
 from controlplane.storage.database import Database
 from controlplane.storage.dump import export_database, import_database
 from controlplane.storage.migrations import CURRENT_VERSION, migrate
+from tests.contract.storage.moments import NOW
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 DOCUMENTS = 1_203
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -11,8 +11,8 @@ from controlplane.errors import Conflict
 from controlplane.models import StoredAnswer
 from controlplane.storage.database import Database
 from controlplane.storage.idempotency import ABANDONED_AFTER, MongoIdempotencyRepository
+from tests.contract.storage.moments import NOW
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 ANSWER = StoredAnswer("hash", 201, b"\x00sealed")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -24,8 +24,8 @@ from controlplane.storage.database import Database
 from controlplane.storage.operations import MongoOperationRepository
 from controlplane.storage.vmids import MongoVmidReservations
 from tests.contract.storage import processes
+from tests.contract.storage.moments import NOW
 
-NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 ERROR = OperationError(Phase.CREATING, "provider_unavailable", "It did not answer.", "POST /x: timed out")
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from controlplane.models import ResetToken
 from controlplane.storage.database import Database
 from controlplane.storage.reset_tokens import MongoResetTokenRepository
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+from tests.contract.storage.moments import NOW
 
 
 def token(name: str = "hash", user_id: str = "usr_1") -> ResetToken:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,8 +13,7 @@ from controlplane.errors import Conflict
 from controlplane.models import Session
 from controlplane.storage.database import Database
 from controlplane.storage.sessions import MongoSessionRepository
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+from tests.contract.storage.moments import NOW
 
 
 def session(number: int = 1, **changes: Any) -> Session:

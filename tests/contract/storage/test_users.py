@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,8 +13,7 @@ from controlplane.errors import Conflict, MalformedRequest
 from controlplane.models import Role, Suspension, User
 from controlplane.storage.database import Database
 from controlplane.storage.users import MongoUserRepository
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+from tests.contract.storage.moments import NOW
 
 
 def user(number: int = 1, **changes: Any) -> User:

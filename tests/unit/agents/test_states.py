@@ -123,6 +123,14 @@ def test_three_failures_disconnect_and_the_process_is_kept() -> None:
     assert result.last_seen_at == NOW
 
 
+def test_an_agent_that_goes_away_in_the_middle_of_a_poll_keeps_its_process_and_is_stale() -> None:
+    gone = AgentUnreachable("The agent cannot be reached: reset.")
+    state = after(RUNNING, seen(ready=gone, status=gone))
+    assert (state.process, state.ready, state.healthy) == (Process.RUNNING, False, False)
+    assert is_stale(state, NOW, 30)
+    assert after(state, DOWN, DOWN, DOWN).process is Process.RUNNING
+
+
 def test_one_answer_connects_again() -> None:
     result = after(RUNNING, DOWN, DOWN, DOWN, DOWN, seen())
     assert (result.connection, result.ready, result.consecutive_failures) == (Connection.CONNECTED, True, 0)

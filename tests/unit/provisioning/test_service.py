@@ -450,6 +450,7 @@ async def test_a_deletion_withdraws_stops_destroys_and_forgets_in_this_order() -
     assert phases(house, done) == ["unpublishing", "stopping", "destroying", "deleted"]
     assert [name for name, _ in house.provider.calls if name in ("stop", "destroy")] == ["stop", "destroy"]
     assert (house.publisher.published, house.provider.machines) == (set(), {})
+    assert house.publisher.retired == [instance.id]
     assert house.directory.get(instance.id) is None
 
 

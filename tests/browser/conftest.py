@@ -1,0 +1,99 @@
+"""One demo for all browser tests; a browser for each file, ended with it.
+
+Playwright's synchronous interface keeps an event loop running in the thread of the tests. It ends with the file, so
+that tests which run loops of their own may follow in the same session.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.visitor import PATIENCE_MILLISECONDS, Visitor, chromium
+from tests.control_plane_process import ControlPlaneProcess, login
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """`run.py demo` as a process, with what its demo.json says."""
+
+    folder: Path
+    description: dict[str, Any]
+
+    @property
+    def url(self) -> str:
+        return str(self.description["url"])
+
+    @property
+    def customer(self) -> dict[str, str]:
+        credentials: dict[str, str] = self.description["customer"]
+        return credentials
+
+    def agent(self, vmid: int) -> dict[str, Any]:
+        found: dict[str, Any] = next(agent for agent in self.description["agents"] if agent["vmid"] == vmid)
+        return found
+
+    def token(self, account: str = "customer") -> str:
+        return login(self.url, self.description[account])
+
+    def files(self, member: str, name: str) -> list[Path]:
+        """Where a file of that name lies among the server's."""
+        return sorted((self._data(member) / "files").rglob(name))
+
+    def half_files(self, member: str) -> list[Path]:
+        """What an upload has written so far, which is not among the server's files yet."""
+        return sorted((self._data(member) / "staging").glob("*.partial"))
+
+    def _data(self, member: str) -> Path:
+        return self.folder / "agents" / member / "data"
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    folder = tmp_path_factory.mktemp("browser") / "demo"
+    with ControlPlaneProcess("demo", "--port", "0", "--data-dir", str(folder)) as process:
+        process.until_line(r"^ready http")
+        yield Demo(folder, json.loads((folder / "demo.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE_MILLISECONDS)
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def visit(browser: Browser, demo: Demo) -> Iterator[Callable[..., Visitor]]:
+    """Makes visitors. At the end none of them may have met an error, or left a secret where it does not belong."""
+    visitors: list[Visitor] = []
+
+    def make(**context: Any) -> Visitor:
+        visitors.append(Visitor(browser, demo.url, **context))
+        return visitors[-1]
+
+    yield make
+    for visitor in visitors:
+        kept = visitor.storage()
+        visitor.close()
+        assert visitor.complaints == []
+        assert visitor.addresses_with_secrets == []
+        assert kept == {"local": {}, "session": {}, "cookie": ""}
+
+
+@pytest.fixture
+def visitor(visit: Callable[..., Visitor]) -> Visitor:
+    return visit()
+
+
+@pytest.fixture
+def customer(visitor: Visitor, demo: Demo) -> Visitor:
+    """Signed in, at the fleet."""
+    visitor.sign_in(demo.customer)
+    return visitor

@@ -1,0 +1,129 @@
+"""A person at the page in a real browser: what they do, and what the browser had to complain about meanwhile."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
+from playwright.sync_api import Error as DriverError
+
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+PATIENCE_MILLISECONDS = 20_000
+TAB_LIMIT = 60
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+_ARGUMENTS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+_SECRET_IN_ADDRESS = re.compile(r"[?#&;].*(token|ticket|secret|password|bearer)|eyJ", re.IGNORECASE)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The one that CHROMIUM names, or the system's. Playwright's loop runs in this thread until the end."""
+    binary = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
+    assert binary is not None, "the browser tests need Chromium: apt-get install chromium, or name one by CHROMIUM"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=_ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Visitor:
+    """One browser context: nothing is shared with other visitors.
+
+    `complaints` are console errors and warnings (violations of the policy among them) and uncaught exceptions, but for
+    those that match one of `expected`.
+    """
+
+    def __init__(self, browser: Browser, url: str, **context: Any) -> None:
+        self.url = url
+        self.context = browser.new_context(**{"viewport": DESKTOP, "base_url": url, **context})
+        self.context.set_default_timeout(PATIENCE_MILLISECONDS)
+        self.page: Page = self.context.new_page()
+        self.expected: list[str] = []
+        self.addresses: list[str] = []
+        self._complaints: list[str] = []
+        self.page.on("console", self._heard)
+        self.page.on("pageerror", lambda error: self._complaints.append(f"uncaught: {error}"))
+        self.page.on("request", lambda request: self.addresses.append(request.url))
+        self.page.on("websocket", lambda socket: self.addresses.append(socket.url))
+        self.page.on("framenavigated", lambda frame: self.addresses.append(frame.url))
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning", "assert"):
+            self._complaints.append(f"{message.type}: {message.text}")
+
+    @property
+    def complaints(self) -> list[str]:
+        return [each for each in self._complaints if not any(re.search(known, each) for known in self.expected)]
+
+    @property
+    def addresses_with_secrets(self) -> list[str]:
+        return [address for address in self.addresses if _SECRET_IN_ADDRESS.search(address)]
+
+    def storage(self) -> dict[str, Any]:
+        """What the browser keeps for this page while it is in use."""
+        kept: dict[str, Any] = self.page.evaluate(
+            "() => ({local: {...localStorage}, session: {...sessionStorage}, cookie: document.cookie})"
+        )
+        return kept
+
+    # -- what a person does ------------------------------------------------------------------------------------------
+
+    def sign_in(self, credentials: dict[str, str]) -> None:
+        self.page.goto("/")
+        self.page.get_by_label("E-mail address").fill(credentials["email"])
+        self.page.get_by_label("Password").fill(credentials["password"])
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.get_by_role("heading", name="Fleet").wait_for()
+
+    def open(self, name: str, panel: str = "Console") -> None:
+        """From the fleet to a panel of the instance of that name."""
+        self.page.get_by_role("navigation", name="Main").get_by_role("link", name="Fleet").click()
+        self.row(name).click()
+        self.page.get_by_role("heading", name=name, exact=True).wait_for()
+        self.panel(panel)
+
+    def panel(self, name: str) -> None:
+        self.page.get_by_role("navigation", name="Parts of this instance").get_by_role("link", name=name).click()
+
+    def row(self, name: str) -> Locator:
+        return self.page.get_by_role("listitem").get_by_role("link", name=name)
+
+    def say(self, command: str) -> None:
+        line = self.page.get_by_label("Command", exact=True)
+        line.fill(command)
+        line.press("Enter")
+
+    @property
+    def screen(self) -> Locator:
+        """The lines of the console, as a screen reader finds them."""
+        return self.page.locator(".xterm-accessibility-tree")
+
+    @property
+    def state(self) -> Locator:
+        return self.page.locator(".state-line")
+
+    def tab_to(self, target: Locator, key: str = "Tab") -> None:
+        """By the keyboard alone, and the focus can be seen."""
+        for _ in range(TAB_LIMIT):
+            self.page.keyboard.press(key)
+            if target.evaluate("element => element === document.activeElement"):
+                assert target.evaluate("element => element.matches(':focus-visible')"), "the focus cannot be seen"
+                return
+        raise AssertionError(f"{target} cannot be reached by {key}")
+
+    def close(self) -> None:
+        try:
+            self.context.close()
+        except DriverError as error:
+            raise AssertionError("the browser ended by itself") from error

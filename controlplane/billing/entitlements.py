@@ -16,7 +16,9 @@ class PlanEntitlements:
 
     async def of(self, user_id: str) -> Entitlement | None:
         account = await self._accounts.get(user_id)
-        if account is None or not account.access.allows:
+        if account is None or account.access_epoch == 0:
+            return self._plans.without_plan
+        if not account.access.allows:
             return None
         plan = self._plans.get(account.plan_id)
         return None if plan is None else plan.entitlement

@@ -45,8 +45,11 @@ class Plan:
 
 
 class PlanCatalog:
-    def __init__(self, plans: Sequence[Plan]) -> None:
+    """`without_plan` is what those have who never bought one; None: nothing."""
+
+    def __init__(self, plans: Sequence[Plan], without_plan: Entitlement | None = None) -> None:
         self.plans = tuple(plans)
+        self.without_plan = without_plan
         self._by_id = {plan.id: plan for plan in plans}
         self._by_price = {price: plan for plan in plans for price in (*plan.prices.values(), *plan.former_prices)}
 
@@ -91,7 +94,7 @@ class _Reading:
         return ConfigurationError(SETTING, f"{self._file}: {self._where}{message}")
 
     def catalog(self, document: Mapping[str, Any]) -> PlanCatalog:
-        self._only(document, {"plans"})
+        self._only(document, {"plans", "without_plan"})
         rows = document.get("plans")
         if not isinstance(rows, list) or not rows:
             raise self._refuse("holds no plan; each begins with [[plans]]")
@@ -101,7 +104,17 @@ class _Reading:
         self._where = ""
         self._unique("the plan id", [plan.id for plan in plans])
         self._unique("the price", [p for plan in plans for p in (*plan.prices.values(), *plan.former_prices)])
-        return PlanCatalog(plans)
+        return PlanCatalog(plans, self._without_plan(document))
+
+    def _without_plan(self, document: Mapping[str, Any]) -> Entitlement | None:
+        if "without_plan" not in document:
+            return None
+        self._where = "without_plan: "
+        table = document["without_plan"]
+        if not isinstance(table, dict):
+            raise self._refuse("is no table")
+        self._only(table, {"entitlements"})
+        return self._entitlement(table.get("entitlements"))
 
     def _plan(self, rank: int, row: object) -> Plan:
         self._where = f"plan {rank + 1}: "

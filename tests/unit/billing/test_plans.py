@@ -50,6 +50,21 @@ def test_a_price_means_its_plan_also_when_it_is_no_longer_sold(tmp_path: Path) -
     assert plans.get(None) is None
 
 
+def test_those_without_a_plan_may_have_something_too(tmp_path: Path) -> None:
+    assert load_plans(write(tmp_path, GOOD)).without_plan is None
+    limits = "game_servers = 0, dev_containers = 1, memory_mib = 1, backups = 0, ide = true"
+    free = f"\n[without_plan]\nentitlements = {{ {limits} }}\n"
+    without = load_plans(write(tmp_path, GOOD + free)).without_plan
+    assert without is not None
+    assert without.instances == {InstanceKind.GAME: 0, InstanceKind.DEV: 1}
+    for wrong, said in (
+        ("without_plan = 1\n" + GOOD, "is no table"),
+        (GOOD + free.replace("ide", "idle"), "entitlements.idle"),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            load_plans(write(tmp_path, wrong))
+
+
 def test_what_is_not_sold_is_refused_by_name(tmp_path: Path) -> None:
     plans = load_plans(write(tmp_path, GOOD))
     assert plans.wanted("small", Interval.MONTH)[1] == "price_1"

@@ -2,6 +2,7 @@
 //
 // A part is made with what a view gets, and returns {element, destroy()}; it hides its element while it has nothing to say.
 
+import { billingPart } from "./billing-part.js";
 import { uploadsPart } from "./uploads-part.js";
 
-export const FLEET_PARTS = [uploadsPart];
+export const FLEET_PARTS = [billingPart, uploadsPart];

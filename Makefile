@@ -6,7 +6,8 @@ STAMP := $(VENV)/installed
 LXD_START ?= ../shared/tools/start-lxd.sh
 LXD_FOLDER ?= /tmp/controlplane-lxd
 
-.PHONY: help demo test lint format check game-check lxd-check browser-check ide-check openapi lock binary binary-check clean
+.PHONY: help demo test lint format check game-check lxd-check browser-check ide-check stripe-check billing-month openapi lock \
+	binary binary-check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -21,8 +22,8 @@ $(STAMP): requirements.lock setup.py
 demo: $(STAMP)  ## a control plane with three real agents on loopback (PORT=8080, DATA_DIR=demo-data)
 	$(BIN)/python run.py demo --port $(or $(PORT),8080) --data-dir $(or $(DATA_DIR),demo-data)
 
-test: $(STAMP)  ## every test but those of the real game server, the browser, the binary, the real LXD and the real code-server
-	$(BIN)/pytest -m "not game and not browser and not binary and not lxd and not ide" -n 4 --dist loadfile
+test: $(STAMP)  ## every test that needs nothing but Python: the rest are the checks below
+	$(BIN)/pytest -m "not game and not browser and not binary and not lxd and not ide and not stripe_mock" -n 4 --dist loadfile
 
 game-check: $(STAMP)  ## a real OpenTTD dedicated server under the reference agent
 	$(BIN)/pytest -m game tests/game
@@ -39,6 +40,12 @@ ide-check: $(STAMP) tools-cache/code-server/run.sh  ## a real code-server throug
 tools-cache/code-server/run.sh:
 	@test -f ../shared/tools/install-code-server.sh || { echo "ide-check needs a code-server in tools-cache/code-server, with a run.sh that starts it" >&2; exit 1; }
 	bash ../shared/tools/install-code-server.sh tools-cache/code-server
+
+stripe-check: $(STAMP)  ## our requests and the fake Stripe's answers, judged by Stripe's own stripe-mock (needs Go)
+	.ci/stripe-check
+
+billing-month: $(STAMP)  ## a customer's months under the fake Stripe's clock, day by day
+	$(BIN)/python -m tests.billing_month
 
 lint: $(STAMP)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
@@ -60,7 +67,8 @@ lock:  ## pin what setup.py allows: requirements.lock for CI and the binary, req
 		--no-header --extra embedded --constraint requirements.lock --output-file requirements-run.lock setup.py
 
 binary: $(STAMP)  ## dist/controlplane, one file
-	$(BIN)/pyinstaller --noconfirm --clean --log-level WARN --onefile --name controlplane --add-data static:static run.py
+	$(BIN)/pyinstaller --noconfirm --clean --log-level WARN --onefile --name controlplane --add-data static:static \
+		--add-data controlplane/billing/mail_texts:controlplane/billing/mail_texts run.py
 
 binary-check: binary  ## the binary, far from its checkout
 	$(BIN)/pytest -m binary tests/process/test_binary.py

@@ -1,4 +1,4 @@
-"""The command line: serve, demo, agent-check, create-admin, check-config, export, import, openapi, version."""
+"""The command line: serve (the default), demo, administration, reconciliation, descriptions. `--help` lists it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,21 @@ import uvloop
 
 from controlplane import __version__
 from controlplane.agents.conformance import run_agent_check
+from controlplane.billing.accounts import DriftReport
 from controlplane.demo.session import run_demo
 from controlplane.errors import ControlPlaneError
 from controlplane.models import Role
 from controlplane.observability.logs import configure_logging
 from controlplane.settings import Settings
-from controlplane.wiring import ControlPlane, export_to, import_from, open_database, prepare_database
+from controlplane.wiring import (
+    ControlPlane,
+    compare_billing,
+    export_to,
+    import_from,
+    open_database,
+    prepare_database,
+    reconcile_billing,
+)
 from handlers.app import ROUTES
 from handlers.openapi import describe
 from handlers.server import ApiServer
@@ -75,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("folder", metavar="DIR", type=Path)
     restore = add("import", _import, "read a mongodump-shaped folder into an empty database")
     restore.add_argument("folder", metavar="DIR", type=Path)
+    reconcile = add("reconcile", _reconcile, "compare with the payment provider and set right what can be")
+    reconcile.add_argument("--dry-run", action="store_true", help="say what differs, change nothing")
     add("openapi", _openapi, "print the API's OpenAPI description")
     add("version", _version, "print the version")
     return parser
@@ -209,6 +220,24 @@ def _import(given: argparse.Namespace) -> int:
     for collection, count in _run(import_from(Settings.from_env(os.environ), given.folder)):
         print(f"{collection}: {count}")
     return 0
+
+
+def _reconcile(given: argparse.Namespace) -> int:
+    """0 when nothing differs, 1 when something does or the comparison could not be finished."""
+    settings = Settings.from_env(os.environ)
+    report: DriftReport = _run(compare_billing(settings) if given.dry_run else reconcile_billing(settings))
+    for finding in report.findings:
+        repaired = " (set right)" if finding.repaired else ""
+        print(f"{finding.drift.value:20} {finding.subject} {finding.user_id or '-'}: {finding.detail}{repaired}")
+    if report.findings_omitted:
+        print(f"and {report.findings_omitted} more")
+    if report.problem:
+        print(f"controlplane: {report.problem}", file=sys.stderr)
+    print(
+        f"compared {report.subscriptions_read} subscriptions, {report.accounts_read} accounts and "
+        f"{report.events_read} events: {len(report.findings) + report.findings_omitted} differences"
+    )
+    return 1 if report.findings or report.problem else 0
 
 
 def _openapi(_given: argparse.Namespace) -> int:

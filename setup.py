@@ -34,7 +34,7 @@ setup(
     description="Control plane of a hosting service for game servers and dev containers",
     python_requires=">=3.11",
     packages=find_packages(include=["controlplane*", "handlers*"]),
-    package_data={"controlplane": ["py.typed"], "controlplane.demo.web_ide": ["page/*"]},
+    package_data={"controlplane": ["py.typed", "billing/mail_texts/*"], "controlplane.demo.web_ide": ["page/*"]},
     py_modules=["run"],
     install_requires=[
         "tornado>=6.6,<7",

@@ -25,6 +25,11 @@ ControlPlaneError
 │   ├── ProviderUnavailable     no answer, or none that can be believed: the outcome is unknown
 │   └── ProviderRefused         a definite no; nothing was done
 │       └── VmidTaken           a machine of somebody else has this vmid
+├── PaymentError                carries what an operator can act on; customers read `message` alone
+│   ├── PaymentUnavailable      no answer, or none that can be believed: the outcome is unknown
+│   │   ├── PaymentBusy         too many wait for the provider already
+│   │   └── PaymentMisconfigured  it does not accept our key
+│   └── PaymentRefused          a definite no; carries the provider's `reason`
 └── AgentError                  carries instance_id where it is known
     ├── AgentUnreachable        refused, reset, no route, not allowed
     ├── AgentTimeout            the deadline passed
@@ -182,6 +187,42 @@ class ProviderRefused(ProviderError):
 
 class VmidTaken(ProviderRefused):
     code = "provider_vmid_taken"
+
+
+class PaymentError(ControlPlaneError):
+    """`operator_message` says what the payment provider answered; `message` is fit for a customer."""
+
+    code = "payment_error"
+
+    def __init__(self, message: str, *, operator_message: str) -> None:
+        super().__init__(message)
+        self.operator_message = operator_message
+
+
+class PaymentUnavailable(PaymentError):
+    """Also a limit of the provider's: the same call with the same idempotency key may be made again."""
+
+    code = "payment_unavailable"
+
+
+class PaymentBusy(PaymentUnavailable):
+    code = "payment_busy"
+
+
+class PaymentMisconfigured(PaymentUnavailable):
+    """Nothing can be read or changed until an operator mends the settings."""
+
+    code = "payment_misconfigured"
+
+
+class PaymentRefused(PaymentError):
+    """`reason` is the provider's code, such as `card_declined` or `resource_missing`; empty where it gave none."""
+
+    code = "payment_refused"
+
+    def __init__(self, message: str, *, operator_message: str, reason: str = "") -> None:
+        super().__init__(message, operator_message=operator_message)
+        self.reason = reason
 
 
 class AgentError(ControlPlaneError):

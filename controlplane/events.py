@@ -35,6 +35,7 @@ class EventKind(StrEnum):
     REMOVED = "removed"
     BACKUP = "backup"
     OPERATION = "operation"
+    BILLING = "billing"
 
 
 class Gone(StrEnum):

@@ -58,6 +58,10 @@ class SmtpMailer:
         mail["To"] = message.to
         mail["Subject"] = message.subject
         mail["Date"] = formatdate(usegmt=True)
-        mail["Message-ID"] = make_msgid(domain=self._settings.sender.rpartition("@")[2])
+        domain = self._settings.sender.rpartition("@")[2]
+        own_id = message.message_id
+        mail["Message-ID"] = make_msgid(domain=domain) if own_id is None else f"<{own_id}@{domain}>"
         mail.set_content(message.text)
+        if message.html is not None:  # RFC 2046 section 5.1.4: the richest form last
+            mail.add_alternative(message.html, subtype="html")
         return mail

@@ -253,9 +253,13 @@ class AgentTransport(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MailMessage:
+    """`html` is the same in HTML. `message_id` is the left part of the Message-ID of a mail that may be sent again."""
+
     to: str
     subject: str
     text: str
+    html: str | None = None
+    message_id: str | None = None
 
 
 class Mailer(Protocol):

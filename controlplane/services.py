@@ -15,6 +15,7 @@ from controlplane.auth.reset import PasswordResetService
 from controlplane.auth.sessions import SessionService
 from controlplane.auth.tickets import ConsoleTickets
 from controlplane.backups import BackupService
+from controlplane.billing.parts import Billing
 from controlplane.events import EventHub
 from controlplane.ide.codeserver import CodeServer
 from controlplane.ide.sessions import IdeSessions
@@ -115,3 +116,4 @@ class Services:
     idempotency: Idempotency
     audit: AuditTrail
     provisioning: ProvisioningService
+    billing: Billing | None

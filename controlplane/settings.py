@@ -45,6 +45,24 @@ class SmtpSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class BillingSettings:
+    """Only where STRIPE_SECRET_KEY is set. Days count from the first unpaid invoice."""
+
+    stripe_secret_key: str = field(repr=False)
+    stripe_webhook_secret: str = field(repr=False)
+    stripe_api_base: str
+    stripe_timeout_seconds: float
+    billing_plans_file: Path
+    billing_mail_dir: Path | None
+    billing_grace_days: int
+    billing_termination_enabled: bool
+    billing_termination_days: int
+    billing_actions_per_run: int
+    billing_schedule_interval_seconds: float
+    billing_reconcile_interval_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration. Secrets do not show in `repr`."""
 
@@ -95,6 +113,7 @@ class Settings:
     proxmox: ProxmoxSettings | None
     lxd: LxdSettings | None
     static: StaticSettings | None
+    billing: BillingSettings | None
     log_level: str
     access_log: str
     # Provisioning
@@ -178,6 +197,7 @@ class Settings:
             proxmox=read_proxmox(reader),
             lxd=read_lxd(reader),
             static=read_static(reader),
+            billing=reader.billing(),
             log_level=reader.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
             access_log=reader.choice("ACCESS_LOG", "all", ("all", "errors")),
             # Provisioning
@@ -207,7 +227,8 @@ class Settings:
 
 def setting_names() -> frozenset[str]:
     """Every environment variable that is read."""
-    names = {f.name.upper() for f in fields(Settings)} - {"SMTP", "PROXMOX", "LXD", "STATIC"}
+    parts = {"SMTP", "PROXMOX", "LXD", "STATIC", "BILLING"}
+    names = {f.name.upper() for f in (*fields(Settings), *fields(BillingSettings))} - parts
     return frozenset(names | {"SMTP_URL", "SMTP_SENDER", "SMTP_TIMEOUT_SECONDS"} | provider_setting_names())
 
 
@@ -341,6 +362,14 @@ class _Reader:
             raise ConfigurationError(name, f"there is no file {value}")
         return Path(value)
 
+    def folder(self, name: str) -> Path | None:
+        value = self.text(name, "")
+        if not value:
+            return None
+        if not Path(value).is_dir():
+            raise ConfigurationError(name, f"there is no folder {value}")
+        return Path(value)
+
     def smtp(self) -> SmtpSettings | None:
         url = self.text("SMTP_URL", "")
         if not url:
@@ -355,3 +384,40 @@ class _Reader:
             raise ConfigurationError("SMTP_SENDER", "an address such as service@example.org is needed beside SMTP_URL")
         timeout = self.number("SMTP_TIMEOUT_SECONDS", 10.0, low=1, high=120)
         return SmtpSettings(url=url, sender=sender, timeout_seconds=timeout)
+
+    def billing(self) -> BillingSettings | None:
+        """None without a key: billing is off. What else is set is then not looked at."""
+        key = self.text("STRIPE_SECRET_KEY", "")
+        if not key:
+            return None
+        if not key.startswith(("sk_", "rk_")) or not key.isascii() or not key.isprintable():
+            raise ConfigurationError("STRIPE_SECRET_KEY", "is not a secret or restricted key (sk_… or rk_…)")
+        webhook_secret = self.text("STRIPE_WEBHOOK_SECRET", "")
+        if not webhook_secret.startswith("whsec_"):
+            raise ConfigurationError(
+                "STRIPE_WEBHOOK_SECRET", "the signing secret of the webhook endpoint (whsec_…) is needed beside the key"
+            )
+        plans = self.file("BILLING_PLANS_FILE")
+        if plans is None:
+            raise ConfigurationError("BILLING_PLANS_FILE", "a file of plans is needed (conf/plans.toml is an example)")
+        grace_days = self.integer("BILLING_GRACE_DAYS", 10, low=8, high=90)
+        return BillingSettings(
+            stripe_secret_key=key,
+            stripe_webhook_secret=webhook_secret,
+            stripe_api_base=self.url("STRIPE_API_BASE", "https://api.stripe.com"),
+            stripe_timeout_seconds=self.number("STRIPE_TIMEOUT_SECONDS", 20.0, low=1, high=80),
+            billing_plans_file=plans,
+            billing_mail_dir=self.folder("BILLING_MAIL_DIR"),
+            billing_grace_days=grace_days,
+            billing_termination_enabled=self.flag("BILLING_TERMINATION_ENABLED", False),
+            billing_termination_days=self.integer(
+                "BILLING_TERMINATION_DAYS", max(30, grace_days + 7), low=grace_days + 7, high=3650
+            ),
+            billing_actions_per_run=self.integer("BILLING_ACTIONS_PER_RUN", 20, low=1, high=10_000),
+            billing_schedule_interval_seconds=self.number(
+                "BILLING_SCHEDULE_INTERVAL_SECONDS", 60.0, low=0.1, high=86_400
+            ),
+            billing_reconcile_interval_seconds=self.number(
+                "BILLING_RECONCILE_INTERVAL_SECONDS", 3600.0, low=0.1, high=86_400
+            ),
+        )

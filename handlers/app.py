@@ -11,6 +11,7 @@ from handlers import (
     admin,
     auth,
     backups,
+    billing,
     console,
     dev,
     edge,
@@ -158,6 +159,34 @@ ROUTES: tuple[Route, ...] = (
                          idempotent=True)}),
     Route("/api/auth/api-keys/{key_id}", auth.ApiKeyHandler, {
         "DELETE": Endpoint(ACCOUNT, "Revoke an API key", success=204)}),
+
+    # Billing
+    Route("/api/billing", billing.BillingStateHandler, {
+        "GET": Endpoint(ACCOUNT, "Plan, status, what it entitles to and what will change", Scope.ACCOUNT_READ)}),
+    Route("/api/billing/plans", billing.BillingPlansHandler, {
+        "GET": Endpoint(PUBLIC, "What is for sale")}),
+    Route("/api/billing/preview", billing.BillingPreviewHandler, {
+        "GET": Endpoint(ACCOUNT, "What a change of plan is, and what it would cost now", query=shape.BILLING_PREVIEW)}),
+    Route("/api/billing/invoices", billing.BillingInvoicesHandler, {
+        "GET": Endpoint(ACCOUNT, "Invoices, newest first", query=shape.PAGE)}),
+    Route("/api/billing/checkout", billing.BillingCheckoutHandler, {
+        "POST": Endpoint(ACCOUNT, "The page on which a first plan is paid for", body=shape.BILLING_PLAN, success=201,
+                         idempotent=True)}),
+    Route("/api/billing/upgrade", billing.BillingUpgradeHandler, {
+        "POST": Endpoint(ACCOUNT, "A larger plan, at once", body=shape.BILLING_UPGRADE, idempotent=True)}),
+    Route("/api/billing/downgrade", billing.BillingDowngradeHandler, {
+        "POST": Endpoint(ACCOUNT, "A smaller plan, from the end of the period", body=shape.BILLING_PLAN,
+                         idempotent=True)}),
+    Route("/api/billing/cancel", billing.BillingCancelHandler, {
+        "POST": Endpoint(ACCOUNT, "End with the period", idempotent=True)}),
+    Route("/api/billing/resume", billing.BillingResumeHandler, {
+        "POST": Endpoint(ACCOUNT, "Take back an end or a downgrade that has not come", idempotent=True)}),
+    Route("/api/billing/portal", billing.BillingPortalHandler, {
+        "POST": Endpoint(ACCOUNT, "The page for cards and invoices", success=201)}),
+    Route("/api/billing/webhook", billing.BillingWebhookHandler, {
+        "POST": Endpoint(PUBLIC, "Events of the payment provider, signed", raw_body=True)}),
+    Route("/api/admin/billing/drift", billing.AdminDriftHandler, {
+        "GET": Endpoint(ADMIN, "How our records and the payment provider's differed last", Scope.ADMIN)}),
 
     # Administration
     Route("/api/admin/instances", admin.AdminInstancesHandler, {

@@ -13,6 +13,7 @@ STATUS_OF: tuple[tuple[type[errors.ControlPlaneError], int], ...] = (
     (errors.NotFound, 404),
     (errors.RequestTimeout, 408),
     (errors.Conflict, 409),
+    (errors.PaymentRefused, 409),
     (errors.PayloadTooLarge, 413),
     (errors.Misdirected, 421),
     (errors.InvalidInput, 422),
@@ -20,11 +21,13 @@ STATUS_OF: tuple[tuple[type[errors.ControlPlaneError], int], ...] = (
     (errors.AgentProtocolError, 502),
     (errors.AgentUnreachable, 503),
     (errors.Unavailable, 503),
+    (errors.PaymentUnavailable, 503),
     (errors.AgentTimeout, 504),
 )
 """Most specific first; what is not listed is a fault of ours: 500."""
 
 AGENT_RETRY_SECONDS = 5
+PAYMENT_RETRY_SECONDS = 10
 
 CODE_OF_STATUS: dict[int, tuple[str, str]] = {
     400: ("malformed_request", "The request could not be read."),
@@ -48,6 +51,8 @@ def retry_after_seconds(error: errors.ControlPlaneError) -> int | None:
         return error.retry_after_seconds
     if isinstance(error, errors.AgentUnreachable):
         return AGENT_RETRY_SECONDS
+    if isinstance(error, errors.PaymentUnavailable):
+        return PAYMENT_RETRY_SECONDS
     return None
 
 

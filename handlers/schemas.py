@@ -100,6 +100,16 @@ BACKUP_LIST = QuerySchema({"view": {"type": "string", "allowed": ["normalized"]}
 BACKUP_RESTORE = QuerySchema({"id": {"type": "string", "required": True, "minlength": 1, "maxlength": 200}})
 UPLOAD = QuerySchema({"path": {"type": "string", "required": True, "minlength": 1, "maxlength": 4096}})
 PAGE = QuerySchema(_PAGE)
+
+_PLAN: Schema = {
+    "planId": {"type": "string", "required": True, "minlength": 1, "maxlength": 40},
+    "interval": {"type": "string", "allowed": ["month", "year"], "default": "month"},
+}
+BILLING_PLAN = BodySchema(_PLAN)
+BILLING_UPGRADE = BodySchema(
+    {**_PLAN, "proratedAt": {"type": "string", "minlength": 20, "maxlength": 32, "check_with": "moment"}}
+)
+BILLING_PREVIEW = QuerySchema(_PLAN)
 INSTANCE_LIST = QuerySchema(_INSTANCE_LIST)
 ADMIN_INSTANCE_LIST = QuerySchema({**_INSTANCE_LIST, "ownerId": _ID})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 import cerberus
@@ -31,6 +32,17 @@ class _Validator(cerberus.Validator):  # type: ignore[misc]
     def _check_with_visible(self, field: str, value: object) -> None:
         if isinstance(value, str) and not (value.strip() and value.isprintable()):
             self._error(field, "must hold visible characters only")
+
+    def _check_with_moment(self, field: str, value: object) -> None:
+        """RFC 3339 with its offset."""
+        if not isinstance(value, str):
+            return
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            self._error(field, "must be a time such as 2026-01-31T12:00:00Z")
 
     def _check_with_header_safe(self, field: str, value: object) -> None:
         if isinstance(value, str) and not (value.isascii() and value.isprintable() and " " not in value):

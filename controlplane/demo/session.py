@@ -14,7 +14,7 @@ import json
 import logging
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +26,7 @@ from controlplane.demo.secrets_file import (
     save_secrets,
     write_private,
 )
+from controlplane.demo.shop import DemoShop, forget_purchases
 from controlplane.errors import Conflict, ControlPlaneError
 from controlplane.listener import open_listener
 from controlplane.models import Instance, Operation, Phase, Principal, Role, User
@@ -67,11 +68,14 @@ async def run_demo(
     demo = load_or_make_secrets(secrets_file, base64.b64encode(secrets.token_bytes(32)).decode())
     save_secrets(secrets_file, demo)
     listener = open_listener(ADDRESS, port)
-    settings = _settings(folder, listener.getsockname()[1], demo)
     provider = LocalProvider(folder / "machines", source_folder, dies_with_parent=True)
+    shop = DemoShop(folder, source_folder, f"http://{ADDRESS}:{listener.getsockname()[1]}")
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(listener)
+        stack.push_async_callback(shop.stop)
+        settings = _settings(folder, listener.getsockname()[1], demo, await shop.start())
         database = await stack.enter_async_context(open_database(settings))
+        await forget_purchases(database)
         plane = ControlPlane(settings, database, provider=provider)
         server = make_server(plane.services)
         server.listen(listener)
@@ -87,7 +91,7 @@ async def run_demo(
         await asyncio.get_running_loop().create_future()
 
 
-def _settings(folder: Path, port: int, demo: DemoSecrets) -> Settings:
+def _settings(folder: Path, port: int, demo: DemoSecrets, billing: Mapping[str, str]) -> Settings:
     """`port` is the one that is listened on already: a page may open consoles from there, by either name of it."""
     return Settings.from_env(
         {
@@ -104,6 +108,7 @@ def _settings(folder: Path, port: int, demo: DemoSecrets) -> Settings:
             "DEV_IDE_RETURN_HOSTED_URL": "true",
             "AGENT_POLL_INTERVAL_SECONDS": str(POLL_INTERVAL_SECONDS),
             "PROVISION_READY_INTERVAL_SECONDS": "0.2",
+            **billing,
         }
     )
 
@@ -189,6 +194,7 @@ async def _say_when_ready(services: Services, instance_ids: list[str], url: str)
 def _say_hello(url: str, folder: Path, demo: DemoSecrets, running: list[RunningMember]) -> None:
     print(f"controlplane demo at {url}    (API: {url}/docs)")
     print("  database: embedded SecantusDB, a beta: for evaluation and small single-VM installs")
+    print("  billing: a pretended Stripe, which forgets at the end what was bought")
     print(f"  data: {folder}    log: {folder / 'demo.log'}")
     print(f"  admin     {demo.admin.email}  {demo.admin.password}")
     print(f"  customer  {demo.customer.email}  {demo.customer.password}")

@@ -70,6 +70,15 @@ class Metrics:
             ("kind", "state"),
             registry=self.registry,
         )
+        self.billing_webhooks_refused = Counter(
+            "controlplane_billing_webhooks_refused",
+            "Webhook bodies that were not believed, by why.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.billing_notices_sent = Counter(
+            "controlplane_billing_notices_sent", "Mails to customers about billing.", ("kind",), registry=self.registry
+        )
         self.audit_dropped = Counter(
             "controlplane_audit_dropped", "Audit entries that could only be logged.", registry=self.registry
         )

@@ -91,6 +91,26 @@ INDEXES: Mapping[str, Sequence[IndexModel]] = {
         IndexModel([("finished_at", ASCENDING)], name="finished_at", expireAfterSeconds=180 * _DAY),
     ),
     "vmids": (IndexModel([("operation_id", ASCENDING)], name="operation_id"),),
+    # Billing. Events are sent again for 3 days and can be read for 30; notices and reports are kept for longer.
+    "billing_accounts": (
+        IndexModel(
+            [("customer_id", ASCENDING)],
+            name="customer_id",
+            unique=True,
+            partialFilterExpression={"customer_id": {"$exists": True}},
+        ),
+        IndexModel([("attention_at", ASCENDING)], name="attention_at"),
+        IndexModel([("written_at", ASCENDING)], name="written_at"),
+    ),
+    "billing_inbox": (
+        IndexModel([("received_at", ASCENDING)], name="received_at", expireAfterSeconds=90 * _DAY),
+        IndexModel([("state", ASCENDING), ("received_at", ASCENDING)], name="state_received_at"),
+    ),
+    "billing_notices": (
+        IndexModel([("open", ASCENDING), ("created_at", ASCENDING)], name="open_created_at"),
+        IndexModel([("created_at", ASCENDING)], name="created_at", expireAfterSeconds=400 * _DAY),
+    ),
+    "billing_drift": (IndexModel([("started_at", ASCENDING)], name="started_at", expireAfterSeconds=90 * _DAY),),
 }
 
 

@@ -2,5 +2,14 @@
 
 from controlplane.wiring.database import export_to, import_from, open_database, prepare_database
 from controlplane.wiring.plane import ControlPlane
+from controlplane.wiring.reconcile import compare_billing, reconcile_billing
 
-__all__ = ["ControlPlane", "export_to", "import_from", "open_database", "prepare_database"]
+__all__ = [
+    "ControlPlane",
+    "compare_billing",
+    "export_to",
+    "import_from",
+    "open_database",
+    "prepare_database",
+    "reconcile_billing",
+]

@@ -40,7 +40,7 @@ from controlplane.models import AgentEndpoint, Instance
 from controlplane.observability.audit import AuditTrail
 from controlplane.observability.loop_lag import LoopLag
 from controlplane.observability.metrics import Metrics
-from controlplane.ports import Mailer, Provider
+from controlplane.ports import Clock, Mailer, Provider
 from controlplane.provisioning.board import OperationBoard
 from controlplane.proxying.agent_socket import open_agent_socket
 from controlplane.proxying.console_hub import ConsoleHub
@@ -51,6 +51,7 @@ from controlplane.secretbox import SecretBox
 from controlplane.services import Lifecycle, Services
 from controlplane.settings import Settings
 from controlplane.storage.database import Database
+from controlplane.wiring.billing import billing_jobs, make_billing, make_billing_base
 from controlplane.wiring.database import Repositories, prepare_database
 from controlplane.wiring.ide import build_ide, ide_jobs
 from controlplane.wiring.provisioning import make_provider, make_provisioning
@@ -72,7 +73,15 @@ class ControlPlane:
     `provider` stands in the place of the one that the settings name.
     """
 
-    def __init__(self, settings: Settings, database: Database, *, provider: Provider | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        *,
+        provider: Provider | None = None,
+        billing_clock: Clock | None = None,
+    ) -> None:
+        """`provider` and `billing_clock` stand in for what the settings say and for the system's clock."""
         self._database = database
         self._repositories = repositories = Repositories.on(database)
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -121,6 +130,7 @@ class ControlPlane:
             clock=clock,
             owner=self._owner,
         )
+        billing_base = make_billing_base(settings.billing, database)
         self.provisioning = make_provisioning(
             settings,
             repositories,
@@ -133,6 +143,22 @@ class ControlPlane:
             owner=self._owner,
             ended=metrics.operations_ended,
             on_running=self._look_at_once,
+            entitlements=None if billing_base is None else billing_base.entitlements,
+        )
+        self._billing = make_billing(
+            billing_base,
+            database,
+            service_url=settings.public_url,
+            users=repositories.users,
+            leases=repositories.leases,
+            directory=directory,
+            effects=self.provisioning.service,
+            audit=audit,
+            events=events,
+            mailer=self._mailer,
+            metrics=metrics,
+            clock=billing_clock or clock,
+            owner=self._owner,
         )
         self.services = Services(
             settings=settings,
@@ -220,6 +246,7 @@ class ControlPlane:
             idempotency=Idempotency(repositories.idempotency, secret_box, clock),
             audit=audit,
             provisioning=self.provisioning.service,
+            billing=self._billing,
         )
         self._jobs = JobRunner(metrics.job_failures)
         directory.add_listener(self._on_instance_change)
@@ -271,6 +298,7 @@ class ControlPlane:
             *ide_jobs(services.ide),
             *self._publishing.jobs(),
             *self.provisioning.jobs(services.settings),
+            *billing_jobs(services.billing, services.settings),
         ):
             self._jobs.start(job)
 
@@ -287,6 +315,8 @@ class ControlPlane:
         await services.sessions.close()
         await services.resets.close()
         self._publishing.close()
+        if self._billing is not None:
+            await self._billing.gateway.close()
         await self._transport.close()
         self._hasher.close()
 

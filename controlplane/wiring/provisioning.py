@@ -104,8 +104,10 @@ def make_provisioning(
     owner: str,
     ended: Counter,
     on_running: Callable[[Instance], None],
+    entitlements: Entitlements | None = None,
 ) -> Provisioning:
-    """`owner` names this process; `on_running` is told of each instance that is new or runs again."""
+    """`owner` names this process; `on_running` is told of each instance that is new or runs again; without
+    `entitlements` of billing's those of the settings hold."""
     provider_name = None if provider is None else provider.name
     patience = Patience(
         boot_seconds=settings.provision_boot_seconds,
@@ -147,7 +149,7 @@ def make_provisioning(
         operations=repositories.operations,
         leases=repositories.leases,
         directory=directory,
-        entitlements=make_entitlements(settings),
+        entitlements=entitlements or make_entitlements(settings),
         board=board,
         runner=runner,
         effects=effects,

@@ -7,6 +7,7 @@
 //   take(parameters)    optional: true where it could follow to another address of its own without being made anew
 // `bar` puts a link with that label into the bar; `isForGuests` means for those who are not signed in.
 
+import { billingView } from "./billing.js";
 import { fleetView } from "./fleet.js";
 import { instanceView } from "./instance.js";
 import { forgottenView, signInView } from "./sign-in.js";
@@ -14,6 +15,7 @@ import { forgottenView, signInView } from "./sign-in.js";
 export const VIEWS = [
   { paths: ["/"], make: fleetView, bar: "Fleet" },
   { paths: ["/instances/:id", "/instances/:id/:panel"], make: instanceView },
+  { paths: ["/billing", "/billing/:outcome"], make: billingView, bar: "Billing" },
   { paths: ["/sign-in"], make: signInView, isForGuests: true },
   { paths: ["/forgotten"], make: forgottenView, isForGuests: true },
 ];

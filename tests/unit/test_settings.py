@@ -76,6 +76,52 @@ def test_a_mail_server_needs_a_sender() -> None:
     assert refused.value.setting == "SMTP_SENDER"
 
 
+BILLING = {
+    "STRIPE_SECRET_KEY": "sk_test_hidden",
+    "STRIPE_WEBHOOK_SECRET": "whsec_hidden",
+    "BILLING_PLANS_FILE": "conf/plans.toml",
+}
+
+
+def test_billing_is_off_without_a_key_and_on_with_one() -> None:
+    assert Settings.from_env({**GOOD, "BILLING_GRACE_DAYS": "-1"}).billing is None
+    billing = Settings.from_env({**GOOD, **BILLING}).billing
+    assert billing is not None
+    assert (billing.billing_grace_days, billing.billing_termination_enabled, billing.billing_termination_days) == (
+        10,
+        False,
+        30,
+    )
+    assert "hidden" not in repr(billing)
+    later = Settings.from_env({**GOOD, **BILLING, "BILLING_GRACE_DAYS": "40"}).billing
+    assert later is not None
+    assert later.billing_termination_days == 47
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STRIPE_SECRET_KEY", "pk_live_public"),
+        ("STRIPE_WEBHOOK_SECRET", ""),
+        ("STRIPE_WEBHOOK_SECRET", "secret"),
+        ("STRIPE_API_BASE", "stripe.com"),
+        ("STRIPE_TIMEOUT_SECONDS", "0"),
+        ("BILLING_PLANS_FILE", ""),
+        ("BILLING_PLANS_FILE", "/nowhere/plans.toml"),
+        ("BILLING_MAIL_DIR", "/nowhere"),
+        ("BILLING_GRACE_DAYS", "7"),
+        ("BILLING_TERMINATION_ENABLED", "perhaps"),
+        ("BILLING_TERMINATION_DAYS", "16"),
+        ("BILLING_ACTIONS_PER_RUN", "0"),
+    ],
+)
+def test_a_wrong_setting_of_billing_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.from_env({**GOOD, **BILLING, name: value})
+    assert refused.value.setting == name
+    assert name in refused.value.message
+
+
 def test_secrets_do_not_show_in_repr() -> None:
     env = {
         **GOOD,

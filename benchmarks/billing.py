@@ -1,0 +1,161 @@
+"""What a slow payment provider does to everybody else: `python -m benchmarks.billing [CHECKOUTS [SECONDS]]`.
+
+The fake Stripe in a process of its own takes SECONDS (5) for each answer while CHECKOUTS (50) are ordered at once by
+the gateway; prints how late the IOLoop ran its timers meanwhile. Then the same with more orders than the waiting room
+holds: how many were sent away at once. Last, what reading answers costs the loop: a subscription, a page, an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvloop
+
+from controlplane.billing.stripe_gateway import StripeGateway
+from controlplane.billing.stripe_http import REQUESTS_AT_ONCE, WAITING_LIMIT
+from controlplane.clock import SystemClock
+from controlplane.errors import PaymentBusy
+
+PROBE_SECONDS = 0.002
+API_KEY, WEBHOOK_SECRET, PRICE = "sk_test_benchmark", "whsec_benchmark", "price_benchmark"
+URLS = {"success_url": "https://portal.example/ok", "cancel_url": "https://portal.example/"}
+
+
+class LagProbe:
+    """How late timers run while the block is under way."""
+
+    def __init__(self) -> None:
+        self.lags: list[float] = []
+
+    async def __aenter__(self) -> LagProbe:
+        self._task = asyncio.create_task(self._probe())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _probe(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + PROBE_SECONDS
+            await asyncio.sleep(PROBE_SECONDS)
+            self.lags.append(loop.time() - due)
+
+    def row(self) -> str:
+        ordered = sorted(self.lags)
+        p50, p99, worst = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)], ordered[-1]
+        return f"{1000 * p50:7.2f} ms {1000 * p99:7.2f} ms {1000 * worst:7.2f} ms"
+
+
+def control(url: str, verb: str, body: Any) -> None:
+    request = urllib.request.Request(f"{url}/_control/{verb}", data=json.dumps(body).encode(), method="POST")
+    with urllib.request.urlopen(request, timeout=10):
+        pass
+
+
+async def order(gateway: StripeGateway, customer_id: str, number: int) -> str:
+    try:
+        await gateway.create_checkout(
+            customer_id=customer_id, user_id="usr_1", price_id=PRICE, trial_days=0, **URLS, key=f"order-{number}"
+        )
+    except PaymentBusy:
+        return "sent away"
+    return "served"
+
+
+async def measure(url: str, checkouts: int, seconds: float) -> None:
+    gateway = StripeGateway(
+        secret_key=API_KEY, webhook_secret=WEBHOOK_SECRET, api_base=url, timeout_seconds=60, clock=SystemClock()
+    )
+    customer_id = await gateway.create_customer(user_id="usr_1", email="ada@example.org", key="customer")
+    await order(gateway, customer_id, -1)
+    print(f"{REQUESTS_AT_ONCE} requests at once, {WAITING_LIMIT} may wait, {seconds:g} s an answer")
+    print(f"{'orders':>8} {'lag p50':>10} {'lag p99':>10} {'lag max':>10}   outcome")
+    room = REQUESTS_AT_ONCE + WAITING_LIMIT
+    for orders, wait in ((checkouts, seconds), (room + checkouts, seconds / 10)):
+        control(url, "mischief", {"kind": "slow", "seconds": wait, "path": "/v1/checkout", "times": orders})
+        began = time.perf_counter()
+        async with LagProbe() as probe:
+            outcomes = Counter(
+                await asyncio.gather(*(order(gateway, customer_id, orders * 1000 + one) for one in range(orders)))
+            )
+        took = time.perf_counter() - began
+        said = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+        print(f"{orders:8} {probe.row()}   {said} in {took:.1f} s")
+    await reading(gateway, url, customer_id)
+    await gateway.close()
+
+
+async def reading(gateway: StripeGateway, url: str, customer_id: str) -> None:
+    for _ in range(20):
+        checkout = await gateway.create_checkout(
+            customer_id=customer_id, user_id="usr_1", price_id=PRICE, trial_days=0, **URLS, key=f"read-{_}"
+        )
+        control(url, f"checkout/{checkout.id}", {"outcome": "pay"})
+    newest = (await gateway.list_subscriptions(limit=1)).items[0]
+    event = json.dumps(
+        {
+            "id": "evt_1",
+            "object": "event",
+            "type": "invoice.paid",
+            "created": int(time.time()),
+            "data": {
+                "object": {"object": "invoice", "id": "in_1", "metadata": {str(one): "x" * 500 for one in range(400)}}
+            },
+        }
+    ).encode()
+    print(f"{'CPU of this process for one':<44}{'mean':>10}")
+    for name, call in (
+        ("subscription, expanded", lambda: gateway.retrieve_subscription(newest.id)),
+        ("page of subscriptions, expanded", lambda: gateway.list_subscriptions()),
+        (f"webhook of {len(event) >> 10} KiB", lambda: verify(gateway, event)),
+    ):
+        print(f"{name:<44}{await cpu(call):7.2f} ms")
+
+
+async def verify(gateway: StripeGateway, raw: bytes) -> None:
+    at = int(time.time())
+    digest = hmac.new(WEBHOOK_SECRET.encode(), b"%d." % at + raw, "sha256").hexdigest()
+    gateway.verify_webhook(raw, f"t={at},v1={digest}")
+
+
+async def cpu(call: Callable[[], Awaitable[Any]], times: int = 100) -> float:
+    began = time.process_time()
+    for _ in range(times):
+        await call()
+    return 1000 * (time.process_time() - began) / times
+
+
+def main() -> None:
+    checkouts = int(sys.argv[1]) if len(sys.argv) > 1 else 50
+    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 5.0
+    fake = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "controlplane.demo.fake_stripe", "--port", "0", "--die-with-parent"),
+            *("--api-key", API_KEY, "--price", f"{PRICE}=900:eur:month:Benchmark"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert fake.stdout is not None
+    try:
+        url = fake.stdout.readline().removeprefix("fake stripe listening on ").strip()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(measure(url, checkouts, seconds))
+    finally:
+        fake.terminate()
+        fake.wait(10)
+
+
+if __name__ == "__main__":
+    main()

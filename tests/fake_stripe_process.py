@@ -1,0 +1,104 @@
+"""The fake Stripe as a real process for the tests. What `control` can do is listed in its control.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+API_KEY = "sk_test_fake"
+WEBHOOK_SECRET = "whsec_fake"
+SMALL, LARGE, SMALL_YEARLY = "price_small_month", "price_large_month", "price_small_year"
+PRICES = (f"{SMALL}=900:eur:month:Small", f"{LARGE}=2900:eur:month:Large", f"{SMALL_YEARLY}=9000:eur:year:Small")
+
+
+class FakeStripeProcess:
+    """Use it in a `with`: it is ended, and waited for, at the end. `options` go to its command line."""
+
+    def __init__(self, *options: str, prices: tuple[str, ...] = PRICES) -> None:
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "controlplane.demo.fake_stripe", "--port", "0", "--die-with-parent"),
+                *(word for price in prices for word in ("--price", price)),
+                *options,
+            ],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        )
+        assert self.process.stdout is not None
+        readable, _, _ = select.select([self.process.stdout], [], [], 30)
+        line = self.process.stdout.readline().decode() if readable else ""
+        if not line.startswith("fake stripe listening on "):
+            self.end()
+            raise AssertionError(f"the fake did not start: {line!r}")
+        self.url = line.removeprefix("fake stripe listening on ").strip()
+
+    def __enter__(self) -> FakeStripeProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def control(self, verb: str, body: Any = None, *, method: str = "POST", seconds: float = 30) -> Any:
+        """`verb` with its id, as `checkout/cs_test_…`. Blocks: the fake must not need this process's loop to answer.
+        Raises AssertionError with the fake's words when it refuses."""
+        request = urllib.request.Request(
+            f"{self.url}/_control/{verb}",
+            data=None if method != "POST" else json.dumps(body if body is not None else {}).encode(),
+            method=method,
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=seconds) as response:
+                return json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                raise AssertionError(f"{verb}: {error.code} {error.read().decode()}") from None
+
+    def state(self) -> Any:
+        return self.control("state", method="GET")
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Every call of the API, the oldest first."""
+        found: list[dict[str, Any]] = self.control("requests", method="GET")
+        return found
+
+    def events(self) -> list[dict[str, Any]]:
+        """Everything that happened, the oldest first."""
+        found: list[dict[str, Any]] = self.control("events", method="GET")
+        return found
+
+    def deliveries(self) -> list[dict[str, Any]]:
+        """Every attempt to deliver an event."""
+        found: list[dict[str, Any]] = self.control("webhooks", method="GET")
+        return found
+
+    def advance(self, *, days: float = 0, seconds: int = 0) -> int:
+        """Moves time; the new one, in seconds since the epoch."""
+        return int(self.control("clock", {"advanceSeconds": int(days * 86_400) + seconds})["now"])
+
+    def pay(self, checkout_id: str) -> Any:
+        """The person on the checkout page pays."""
+        return self.control(f"checkout/{checkout_id}", {"outcome": "pay"})

@@ -1,0 +1,40 @@
+"""What a customer may have follows from the account as it was last observed."""
+
+from __future__ import annotations
+
+import pytest
+
+from controlplane.billing.accounts import Access, BillingAccount
+from controlplane.billing.entitlements import PlanEntitlements
+from controlplane.billing.plans import PlanCatalog
+from controlplane.models import Entitlement
+from controlplane.storage.billing_accounts import MongoBillingAccountRepository
+from controlplane.storage.database import Database
+from tests.billing_samples import account, example_plans, subscribed
+
+FREE = Entitlement({}, memory_mib=1, backups=0, ide=False)
+PLANS = PlanCatalog(example_plans().plans, FREE)
+STARTER = PLANS.plans[0].entitlement
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (None, FREE),
+        (BillingAccount("usr_1", customer_id="cus_1", revision=1), FREE),
+        (account(), STARTER),
+        (account(access=Access.GRACE), STARTER),
+        (account(access=Access.NONE, access_epoch=2), None),
+        (account(subscription=subscribed(plan_id=None)), None),
+        (account(subscription=subscribed(plan_id="gone")), None),
+    ],
+)
+@pytest.mark.gen_test
+async def test_an_account_gives_what_its_plan_says(
+    database: Database, stored: BillingAccount | None, expected: Entitlement | None
+) -> None:
+    accounts = MongoBillingAccountRepository(database)
+    if stored is not None:
+        await accounts.put(stored)
+    assert await PlanEntitlements(accounts, PLANS).of("usr_1") == expected
+    assert await PlanEntitlements(accounts, example_plans()).of("usr_2") is None

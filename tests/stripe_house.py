@@ -12,6 +12,7 @@ from controlplane.storage.billing_accounts import MongoBillingAccountRepository
 from controlplane.storage.database import Database
 from tests.api_house import Answer, ApiHouse
 from tests.fake_stripe_process import API_KEY, WEBHOOK_SECRET, FakeStripeProcess
+from tests.fakes import FakeClock
 
 PLANS_FILE = Path(__file__).resolve().parent.parent / "conf" / "plans.toml"
 PRICES = tuple(
@@ -29,16 +30,20 @@ def settings_for(stripe: FakeStripeProcess) -> dict[str, str]:
         "BILLING_PLANS_FILE": str(PLANS_FILE),
         "BILLING_SCHEDULE_INTERVAL_SECONDS": "3600",
         "BILLING_RECONCILE_INTERVAL_SECONDS": "3600",
+        "PROVISION_ATTEMPTS": "1",  # where nobody answers, nobody is waited for
+        "PROVISION_RETRY_SECONDS": "0.01",
     }
 
 
 class StripeHouse:
-    """`async with` it. Ada buys; events arrive by themselves."""
+    """`async with` it. Ada buys; events arrive by themselves. With a `clock`, billing and Stripe go by that one."""
 
-    def __init__(self, database: Database, *options: str, **settings: str) -> None:
-        self.stripe = FakeStripeProcess(*options, prices=PRICES)
+    def __init__(self, database: Database, *, clock: FakeClock | None = None, **settings: str) -> None:
+        self.clock = clock
+        frozen = () if clock is None else ("--freeze-at", str(int(clock.now().timestamp())))
+        self.stripe = FakeStripeProcess(*frozen, prices=PRICES)
         try:
-            self.house = ApiHouse(database, **{**settings_for(self.stripe), **settings})
+            self.house = ApiHouse(database, billing_clock=clock, **{**settings_for(self.stripe), **settings})
         except BaseException:
             self.stripe.end()
             raise
@@ -70,6 +75,12 @@ class StripeHouse:
         """Every event is delivered and answered."""
         state = await self.control("settle", {"seconds": 20})
         assert state["idle"], state
+
+    async def advance(self, *, days: float) -> None:
+        """Both clocks; what Stripe makes of it is not delivered yet."""
+        assert self.clock is not None
+        self.clock.advance(days * 86_400)
+        await self.control("clock", {"advanceTo": int(self.clock.now().timestamp())})
 
     async def ask(self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str) -> Answer:
         return await self.house.call(

@@ -12,6 +12,9 @@ from controlplane.billing.plans import PlanCatalog
 from controlplane.billing.records import Invoice, Subscription
 from controlplane.billing.timeline import Policy, due, next_at
 
+_NOT_BEGUN = frozenset({"incomplete", "incomplete_expired"})
+"""Whose first payment never came: that decides nothing about what there was before."""
+
 
 def observe(
     account: BillingAccount,
@@ -36,8 +39,9 @@ def observe(
     changed = replace(
         account, subscription=subscribed, access=access, past_due_since=since, past_due_invoice_id=invoice_id
     )
-    if access is not account.access:
-        flips = access.allows is not account.access.allows
+    is_first = account.access_since is None and found.status not in _NOT_BEGUN
+    if is_first or access is not account.access:
+        flips = is_first or access.allows is not account.access.allows
         changed = replace(changed, access_since=now, access_epoch=account.access_epoch + flips)
     return _looked_at(replace(changed, observed_at=now), policy, now)
 

@@ -7,6 +7,7 @@ until all that was due is done.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -54,9 +55,19 @@ class Settlement:
         self._clock = clock
 
     async def settle(self, user_id: str, cause: str) -> Settled:
-        """`cause` is the event, order or run that asks, for the audit trail. Deletes nothing."""
+        """`cause` is the event, order or run that asks, for the audit trail. Deletes nothing.
+
+        Of many that wait for one account at once the first reads for all: its read began after they asked.
+        """
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
         async with self._turns.of(user_id) as turn:
-            return await self.settle_in(turn, user_id, cause)
+            found: Settled | None = turn.found_since(asked_at)
+            if found is None:
+                began_at = loop.time()
+                found = await self.settle_in(turn, user_id, cause)
+                turn.leave(began_at, found)
+            return found
 
     async def settle_in(self, turn: Turn, user_id: str, cause: str) -> Settled:
         """As `settle`, in a turn that the caller holds. Raises PaymentError with nothing done."""

@@ -1,32 +1,48 @@
 """One at a time for each customer: orders, events and the scheduler never work on the same account side by side.
 
-Within the process by a lock, between processes by a lease. What holds a turn for longer than its lease has lost it;
-`check` right before a step that hurts says so, and every write of an account is a compare-and-set besides.
+Within the process by a lock, between processes by a lease that is renewed for as long as the turn lasts. A process that
+stood still for longer than its lease has lost it; `check` right before a step that hurts says so, and every write of an
+account is a compare-and-set besides.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-from controlplane.errors import Overloaded, StaleRevision
+from controlplane.errors import Overloaded, StaleRevision, StorageUnavailable
 from controlplane.models import Lease
 from controlplane.ports import LeaseRepository
 
-LEASE_SECONDS = 60.0
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 15.0
+RENEWAL_SECONDS = 5.0
 WAITERS_PER_USER = 20
 WAIT_SECONDS = 15.0
 _LOOK_SECONDS = 0.1
 
 
-class Turn:
-    """The right to work on one account now."""
+@dataclass(slots=True)
+class _Queue:
+    """Those of this process who want the same account. `news` is what the latest found out, since when."""
 
-    def __init__(self, leases: LeaseRepository, lease: Lease) -> None:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+    news: tuple[float, Any] | None = None
+
+
+class Turn:
+    """The right to work on one account now. Times are the loop's."""
+
+    def __init__(self, leases: LeaseRepository, lease: Lease, queue: _Queue) -> None:
         self._leases = leases
         self._lease = lease
+        self._queue = queue
 
     async def check(self) -> None:
         """Raises StaleRevision when the lease has passed on."""
@@ -34,11 +50,14 @@ class Turn:
         if not await self._leases.is_current(lease.name, lease.owner, lease.fence):
             raise StaleRevision("This took too long; another process has taken over.")
 
+    def leave(self, began_at: float, found: Any) -> None:
+        """For those who wait already: what was looked at from this moment on."""
+        self._queue.news = (began_at, found)
 
-@dataclass(slots=True)
-class _Queue:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
+    def found_since(self, moment: float) -> Any | None:
+        """What another of this process looked at after that moment; None when nobody did."""
+        news = self._queue.news
+        return None if news is None or news[0] < moment else news[1]
 
 
 class Turns:
@@ -58,7 +77,7 @@ class Turns:
             raise _busy()
         queue.users += 1
         try:
-            async with self._locked(queue.lock), self._leased(f"billing:{user_id}") as turn:
+            async with self._locked(queue.lock), self._leased(f"billing:{user_id}", queue) as turn:
                 yield turn
         finally:
             queue.users -= 1
@@ -78,17 +97,28 @@ class Turns:
             lock.release()
 
     @asynccontextmanager
-    async def _leased(self, name: str) -> AsyncIterator[Turn]:
+    async def _leased(self, name: str, queue: _Queue) -> AsyncIterator[Turn]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._wait_seconds
         while (lease := await self._leases.acquire(name, self._owner, ttl_seconds=LEASE_SECONDS)) is None:
             if loop.time() > deadline:
                 raise _busy()
             await asyncio.sleep(_LOOK_SECONDS)
+        renewing = asyncio.create_task(self._renew(name))
         try:
-            yield Turn(self._leases, lease)
+            yield Turn(self._leases, lease, queue)
         finally:
+            renewing.cancel()
             await self._leases.release(name, self._owner)
+
+    async def _renew(self, name: str) -> None:
+        """A lease that had passed on gets another fence, which `Turn.check` sees."""
+        while True:
+            await asyncio.sleep(RENEWAL_SECONDS)
+            try:
+                await self._leases.acquire(name, self._owner, ttl_seconds=LEASE_SECONDS)
+            except StorageUnavailable as error:
+                logger.warning("a turn could not be renewed", extra={"lease": name, "why": error.message})
 
 
 def _busy() -> Overloaded:

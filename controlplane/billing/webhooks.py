@@ -47,11 +47,11 @@ HANDLED = frozenset(
 """Those to enable for the endpoint (docs/operations.md). Others are kept and acknowledged."""
 
 _ENDS_CHECKOUT = frozenset({"checkout.session.completed", "checkout.session.expired"})
-LEASE_SECONDS = 60.0
-PROCESS_SECONDS = 25.0  # the provider waits for less than a minute
+LEASE_SECONDS = 20.0
+PROCESS_SECONDS = 15.0  # the provider waits for about as long
 AT_ONCE = 16
 WAITING = 200
-IDLE_SECONDS = 30.0
+IDLE_SECONDS = 20.0
 BATCH = 100
 FIRST_RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 3600.0

@@ -10,6 +10,7 @@ import pytest
 from controlplane.models import InstanceKind
 from controlplane.storage.database import Database
 from tests.api_house import ApiHouse
+from tests.fakes import FakeClock
 from tests.stripe_house import StripeHouse
 
 pytestmark = pytest.mark.timeout(120)
@@ -161,7 +162,7 @@ async def test_an_upgrade_that_is_not_paid_grants_nothing_and_says_where_to_pay(
 
 @pytest.mark.gen_test(timeout=60)
 async def test_a_downgrade_comes_with_the_next_period_and_can_be_taken_back(database: Database) -> None:
-    async with StripeHouse(database, "--freeze-at", "1767225600") as shop:
+    async with StripeHouse(database, clock=FakeClock()) as shop:
         await shop.buy("studio")
         answer = await shop.ask("POST", "/downgrade", {"planId": "builder"})
         assert answer.status == 200, answer.raw
@@ -173,7 +174,7 @@ async def test_a_downgrade_comes_with_the_next_period_and_can_be_taken_back(data
         assert (await shop.ask("POST", "/resume")).body["pendingChange"] is None
         assert (await shop.ask("POST", "/resume")).code == "nothing_to_resume"
         await shop.ask("POST", "/downgrade", {"planId": "builder"})
-        await shop.control("clock", {"advanceSeconds": 32 * 86_400})
+        await shop.advance(days=32)
         await shop.settle()
         state = await shop.state()
         assert (state["plan"]["id"], state["pendingChange"]) == ("builder", None)
@@ -192,7 +193,7 @@ async def test_a_downgrade_below_the_present_use_is_refused_with_names(database:
 
 @pytest.mark.gen_test(timeout=60)
 async def test_a_cancellation_keeps_everything_until_the_period_ends(database: Database) -> None:
-    async with StripeHouse(database, "--freeze-at", "1767225600") as shop:
+    async with StripeHouse(database, clock=FakeClock()) as shop:
         await shop.buy("builder")
         answer = await shop.ask("POST", "/cancel")
         assert answer.body["pendingChange"]["kind"] == "end"
@@ -201,7 +202,7 @@ async def test_a_cancellation_keeps_everything_until_the_period_ends(database: D
         assert (await shop.ask("POST", "/downgrade", {"planId": "starter"})).code == "cancellation_pending"
         assert (await shop.ask("POST", "/resume")).body["pendingChange"] is None
         await shop.ask("POST", "/cancel")
-        await shop.control("clock", {"advanceSeconds": 32 * 86_400})
+        await shop.advance(days=32)
         await shop.settle()
         state = await shop.state()
         assert (state["access"], state["status"], state["entitlements"]) == ("none", "canceled", None)

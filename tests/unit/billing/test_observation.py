@@ -136,3 +136,18 @@ def test_an_upgrade_that_is_not_paid_grants_nothing() -> None:
     assert after.plan_id == "starter"
     assert after.subscription.awaiting_payment == DatedPlan("studio", "price_studio_month", day(1))
     assert after.subscription.pay_url == "https://pay.example/in_1"
+
+
+@pytest.mark.parametrize("status", ["canceled", "unpaid", "paused"])
+def test_a_first_look_at_one_that_gives_nothing_takes_access_too(status: str) -> None:
+    after = seen(NEW, subscription(status))
+    assert (after.access, after.access_epoch, after.access_since) == (Access.NONE, 1, START)
+    again = seen(after, subscription(status), days=1)
+    assert (again.access_epoch, again.access_since) == (1, START)
+
+
+@pytest.mark.parametrize("status", ["incomplete", "incomplete_expired"])
+def test_one_that_was_never_paid_decides_nothing(status: str) -> None:
+    after = seen(NEW, subscription(status))
+    assert (after.access, after.access_epoch, after.access_since) == (Access.NONE, 0, None)
+    assert seen(after, subscription("active"), days=1).access_epoch == 1

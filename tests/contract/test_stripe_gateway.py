@@ -306,6 +306,19 @@ async def test_no_answer_that_can_be_believed_leaves_the_outcome_open(
 
 
 @pytest.mark.gen_test(timeout=30)
+async def test_a_failure_that_stripe_keeps_under_a_key_asks_for_another_key(fake: FakeStripeProcess) -> None:
+    fake.control("mischief", {"kind": "error", "status": 500, "method": "POST", "path": "/v1/customers"})
+    async with gateway_to(fake.url) as gateway:
+        who = {"user_id": "spent", "email": "spent@example.org"}
+        with pytest.raises(PaymentUnavailable):
+            await gateway.create_customer(**who, key="spent-1")
+        with pytest.raises(PaymentRefused) as spent:
+            await gateway.create_customer(**who, key="spent-1")
+        assert spent.value.reason == "key_is_spent"
+        assert await gateway.create_customer(**who, key="spent-2")
+
+
+@pytest.mark.gen_test(timeout=30)
 async def test_a_wrong_key_is_the_operators_business(fake: FakeStripeProcess) -> None:
     async with gateway_to(fake.url, key="sk_test_wrong") as gateway:
         with pytest.raises(PaymentMisconfigured) as refused:

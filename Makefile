@@ -46,7 +46,7 @@ lock:  ## pin what setup.py allows, for CI and the binary
 		--no-header --extra dev --output-file requirements.lock setup.py
 
 binary: $(STAMP)  ## dist/controlplane, one file
-	$(BIN)/pyinstaller --noconfirm --clean --log-level WARN --onefile --name controlplane --add-data static:static run.py
+	$(BIN)/pyinstaller --noconfirm --clean --log-level WARN --onefile --name controlplane --add-data static:static --collect-data stripe run.py
 
 clean:  ## remove what is built, but no data
 	rm -rf build dist *.egg-info $(VENV)

@@ -80,9 +80,9 @@ def _past_due(account: BillingAccount, found: Subscription, now: datetime) -> tu
     invoice = found.latest_invoice
     if account.past_due_since is not None and _is_same(account, found):
         return account.past_due_since, account.past_due_invoice_id
-    if invoice is None or not is_unpaid(invoice):
+    if invoice is None or invoice.status in ("paid", "void"):
         return now, None
-    return min(invoice.created_at, now), invoice.id
+    return min(invoice.created_at, now), invoice.id  # a draft too: once unpaid, later ones are not finalized
 
 
 def _is_same(account: BillingAccount, found: Subscription) -> bool:

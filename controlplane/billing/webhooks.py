@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from controlplane.billing.account_sync import AccountSync
 from controlplane.billing.accounts import InboxEntry, InboxState, NoticeKind, OrderKind
@@ -98,12 +99,18 @@ class Inbox:
         except MalformedRequest as error:
             self._on_refused(error.stable_code)
             raise
-        await self._inbox.receive(self._entry(event, source="webhook"))
-        return await self.process(event.id)
+        return await self._take_in(event, source="webhook")
 
     async def receive_missed(self, event: WebhookEvent) -> InboxState:
         """As `deliver`, of an event that was read from the provider's list."""
-        await self._inbox.receive(self._entry(event, source="reconciliation"))
+        return await self._take_in(event, source="reconciliation")
+
+    async def _take_in(self, event: WebhookEvent, *, source: str) -> InboxState:
+        entry = self._entry(event, source=source)
+        if event.type not in HANDLED:
+            await self._inbox.receive(replace(entry, state=InboxState.DONE, outcome="kept"))
+            return InboxState.DONE
+        await self._inbox.receive(entry)
         return await self.process(event.id)
 
     async def resume_once(self) -> None:
@@ -150,8 +157,6 @@ class Inbox:
 
     async def _act(self, entry: InboxEntry) -> str:
         """What was done, in a word for the record."""
-        if entry.type not in HANDLED:
-            return "kept"
         user_id = await self._user_of(entry)
         if user_id is None:
             logger.info("an event is about nobody here", extra={"event": entry.id, "type": entry.type})

@@ -133,9 +133,9 @@ def _literals(entry: InboxEntry) -> Document:
         "invoice_id": entry.invoice_id,
         "checkout_id": entry.checkout_id,
         "user_id": entry.user_id,
-        "state": InboxState.RECEIVED.value,
+        "state": entry.state.value,
         "attempts": 0,
-        "outcome": None,
+        "outcome": entry.outcome,
     }
     return {name: {"$literal": value} for name, value in fields.items()}
 

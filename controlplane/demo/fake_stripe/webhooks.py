@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from tornado.httpclient import HTTPRequest
+from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from controlplane.demo.fake_stripe.world import Wire
@@ -167,7 +167,7 @@ class Webhooks:
         )
         try:
             status = (await self._client.fetch(request, raise_error=False)).code
-        except OSError:
+        except (OSError, HTTPError):  # refused, or ended half-way
             status = 599
         self.log.append(
             {"event": event["id"], "type": event["type"], "url": url, "status": status, "attempt": delivery.attempts}

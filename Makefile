@@ -68,7 +68,7 @@ lock:  ## pin what setup.py allows: requirements.lock for CI and the binary, req
 
 binary: $(STAMP)  ## dist/controlplane, one file
 	$(BIN)/pyinstaller --noconfirm --clean --log-level WARN --onefile --name controlplane --add-data static:static \
-		--add-data controlplane/billing/mail_texts:controlplane/billing/mail_texts run.py
+		--add-data controlplane/billing/mail_texts:controlplane/billing/mail_texts --collect-data stripe run.py
 
 binary-check: binary  ## the binary, far from its checkout
 	$(BIN)/pytest -m binary tests/process/test_binary.py

@@ -216,7 +216,11 @@ class PaymentMisconfigured(PaymentUnavailable):
 
 
 class PaymentRefused(PaymentError):
-    """`reason` is the provider's code, such as `card_declined` or `resource_missing`; empty where it gave none."""
+    """`reason` is the provider's code, such as `card_declined` or `resource_missing`; empty where it gave none.
+
+    `key_is_spent`: a failure of the provider's that it keeps under this idempotency key. Look at what is there, then
+    take another key.
+    """
 
     code = "payment_refused"
 

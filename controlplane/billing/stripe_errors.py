@@ -8,6 +8,9 @@ from controlplane.errors import PaymentError, PaymentMisconfigured, PaymentRefus
 
 NO_ANSWER = "The payment provider does not answer at the moment. Nothing is lost: try again in a little while."
 REFUSED = "The payment provider did not accept this."
+KEY_IS_SPENT = "key_is_spent"
+"""Stripe keeps the first outcome under a key for a day, a failure of its own too: who tries again looks at what is
+there and takes another key."""
 MESSAGE_CHARACTERS = 500  # the library puts a whole body into its message when it cannot read it
 DECLINED = "The payment was declined."
 
@@ -23,6 +26,10 @@ def translated(error: stripe.StripeError) -> PaymentError:
         return PaymentRefused(REFUSED, operator_message=said, reason="idempotency_key_reused")
     if isinstance(error, stripe.InvalidRequestError):
         return PaymentRefused(REFUSED, operator_message=said, reason=error.code or "")
+    if _is_replayed(error):
+        return PaymentRefused(
+            REFUSED, operator_message=f"the key only replays this failure: {said}", reason=KEY_IS_SPENT
+        )
     return PaymentUnavailable(NO_ANSWER, operator_message=said)
 
 
@@ -31,6 +38,11 @@ def is_missing(error: stripe.StripeError) -> bool:
     return (
         isinstance(error, stripe.InvalidRequestError) and error.http_status == 404 and error.code == "resource_missing"
     )
+
+
+def _is_replayed(error: stripe.StripeError) -> bool:
+    """Whether this is a failure inside Stripe that an earlier request under the same key met with."""
+    return (error.http_status or 0) >= 500 and (error.headers or {}).get("Idempotent-Replayed") == "true"
 
 
 def _said(error: stripe.StripeError) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pycurl
@@ -18,7 +19,7 @@ from tornado.curl_httpclient import CurlAsyncHTTPClient
 from tornado.httpclient import HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPHeaders
 
-from controlplane.errors import PaymentBusy
+from controlplane.errors import ConfigurationError, PaymentBusy
 
 REQUESTS_AT_ONCE = 16
 WAITING_LIMIT = 100
@@ -82,8 +83,11 @@ class TornadoStripeClient(stripe.HTTPClient):
     name = "tornado"
 
     def __init__(self, *, timeout_seconds: float) -> None:
-        """`timeout_seconds` is for one attempt, and again for the wait before it."""
+        """`timeout_seconds` is for one attempt, and again for the wait before it. Raises ConfigurationError where the
+        library came without its certificates, as it does in a binary that was told nothing of them."""
         super().__init__()
+        if not Path(stripe.ca_bundle_path).is_file():
+            raise ConfigurationError("STRIPE_API_BASE", "the certificates of Stripe's library are not in this build")
         self._timeout_seconds = timeout_seconds
         self._requests = RequestLine(REQUESTS_AT_ONCE, WAITING_LIMIT)
         self._client = CurlAsyncHTTPClient(force_instance=True, max_clients=REQUESTS_AT_ONCE)

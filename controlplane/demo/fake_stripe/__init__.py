@@ -18,4 +18,5 @@ mistake; its requests and answers are compared with Stripe's own description in 
 | webhooks | signed, at least once, and as unordered as it is told |
 | control, mischief | what tests do to it, under `/_control/` |
 | pages | where the demo's person pays |
+| saved | the account in a file, from one start of the demo to the next |
 """

@@ -7,8 +7,10 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from controlplane.demo.fake_stripe.catalog import INTERVALS
+from controlplane.demo.fake_stripe.saved import StateUnreadable
 from controlplane.demo.fake_stripe.server import FakeStripe, Options
 from controlplane.refagent.child import die_with_parent
 
@@ -29,6 +31,7 @@ def parse(arguments: Sequence[str]) -> tuple[Options, bool]:
     add("--api-key", default=DEFAULT_API_KEY, metavar="K", help="the only key that is accepted (%(default)s)")
     add("--price", type=_price, action="append", default=[], metavar="ID=AMOUNT:CURRENCY:INTERVAL:PRODUCT")
     add("--freeze-at", type=int, metavar="S", help="time stands still at this second since the epoch")
+    add("--state-file", type=Path, metavar="F", help="the account is kept there from one start to the next")
     add("--seed", type=int, help="the same ids at each start")
     add("--die-with-parent", action="store_true", help="end when the process that started this one ends")
     given = parser.parse_args(arguments)
@@ -40,6 +43,7 @@ def parse(arguments: Sequence[str]) -> tuple[Options, bool]:
         webhook_secret=given.webhook_secret,
         frozen_at=given.freeze_at,
         seed=given.seed,
+        state_file=given.state_file,
         prices=given.price,
     )
     return options, given.die_with_parent
@@ -54,9 +58,12 @@ def _price(text: str) -> tuple[str, int, str, str, str]:
 
 
 async def serve(options: Options) -> int:
-    """Returns the exit status: 0 after a signal, 1 when the address cannot be bound."""
+    """Returns the exit status: 0 after a signal, 1 when the address cannot be bound or the state not be read."""
     try:
         fake = FakeStripe(options)
+    except StateUnreadable as error:
+        print(error, file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"cannot listen on {options.address} port {options.port}: {error.strerror or error}", file=sys.stderr)
         return 1

@@ -151,6 +151,8 @@ class ApiHandler(RequestHandler):
         self.set_header("Request-Id", self._request_id)
         self.set_header("Stripe-Version", API_VERSION)
         if key:
+            if status == 500:
+                self.set_header("Stripe-Should-Retry", "false")  # the key would only replay it
             self.set_header("Idempotency-Key", key)
             self.set_header("Original-Request", self._headers.get("Original-Request", self._request_id))
         self.finish(body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 EVERYBODY = "*"
 OUTCOMES = ("succeed", "decline", "action")
@@ -31,6 +32,15 @@ class Cards:
             self._always[customer_id] = outcome
         else:
             self._next.setdefault(customer_id, []).extend([outcome] * times)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """JSON-compatible, for `from_told`."""
+        return {"next": self._next, "always": self._always}
+
+    @classmethod
+    def from_told(cls, told: dict[str, Any]) -> Cards:
+        return cls(told["next"], told["always"])
 
     def answer(self, customer_id: str) -> str:
         for who in (customer_id, EVERYBODY):

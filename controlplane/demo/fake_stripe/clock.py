@@ -15,10 +15,10 @@ class TestClock:
 
     def __init__(self, frozen_at: int | None) -> None:
         self.frozen_at = frozen_at
-        self._offset = 0
+        self.offset = 0
 
     def now(self) -> int:
-        return int(time.time()) + self._offset if self.frozen_at is None else self.frozen_at
+        return int(time.time()) + self.offset if self.frozen_at is None else self.frozen_at
 
     def tick(self, world: World) -> None:
         """Let happen what is due by now."""
@@ -30,6 +30,6 @@ class TestClock:
 
     def advance(self, seconds: int) -> None:
         if self.frozen_at is None:
-            self._offset += seconds
+            self.offset += seconds
         else:
             self.frozen_at += seconds

@@ -62,8 +62,9 @@ class World:
         self.dunning = Dunning()
         self.alarms: list[tuple[int, int, str, str]] = []
         self.request: Wire = {"id": None, "idempotency_key": None}
+        self.is_saved = True
         self.on_event: Callable[[Wire], None] = lambda event: None
-        self._alarm_count = 0
+        self.alarms_set = 0
         self._touched: dict[str, Wire] = {}
         self._shown: dict[str, bytes] = {}
 
@@ -132,6 +133,7 @@ class World:
 
     def settle(self) -> None:
         """Tell of every change that no event has told of yet."""
+        self.is_saved = False
         touched, self._touched = self._touched, {}
         for object_id, wire in touched.items():
             present = orjson.dumps(wire)
@@ -148,5 +150,5 @@ class World:
     def wake(self, at: int | None, wire: Wire) -> None:
         """Have this object looked at when `at` comes; None: never."""
         if at is not None:
-            self._alarm_count += 1
-            heapq.heappush(self.alarms, (max(at, self.now), self._alarm_count, wire["object"], wire["id"]))
+            self.alarms_set += 1
+            heapq.heappush(self.alarms, (max(at, self.now), self.alarms_set, wire["object"], wire["id"]))

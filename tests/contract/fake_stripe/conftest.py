@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,7 @@ import stripe
 
 from tests.fake_stripe_process import FakeStripeProcess
 from tests.stripe_driver import Recorder, library
+from tests.stripe_endpoint import Endpoint
 
 START = 1_767_225_600  # 2026-01-01
 
@@ -36,3 +38,14 @@ def recorder() -> Recorder:
 @pytest.fixture
 def client(fake: FakeStripeProcess, recorder: Recorder) -> stripe.StripeClient:
     return library(fake.url, recorder)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    server = Endpoint()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ import stripe
 
 from tests.fake_stripe_process import ROOT, SMALL, FakeStripeProcess
 from tests.stripe_driver import customer, library, order, subscribed, visit
+from tests.stripe_endpoint import Endpoint
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -147,3 +149,37 @@ def test_a_first_payment_is_answered_by_one_card_only(fake: FakeStripeProcess, c
                 "payment_behavior": "error_if_incomplete",
             }
         )
+
+
+def test_an_account_outlives_its_process(tmp_path: Path) -> None:
+    state = ("--state-file", str(tmp_path / "account.json"))
+    with FakeStripeProcess(*state) as fake:
+        client = library(fake.url)
+        made = subscribed(client)
+        fake.control("cards", {"customer": str(made.customer), "outcome": "decline"})
+        later = fake.advance(days=3)
+    with FakeStripeProcess(*state) as fake:
+        client = library(fake.url)
+        assert fake.state()["now"] >= later
+        found = client.v1.subscriptions.retrieve(made.id, {"expand": ["latest_invoice"]})
+        assert (found.status, found.latest_invoice.status) == ("active", "paid")  # type: ignore[union-attr]
+        fake.advance(days=40)
+        assert client.v1.subscriptions.retrieve(made.id).status == "past_due"
+
+
+def test_what_was_not_delivered_is_delivered_after_the_next_start(tmp_path: Path, endpoint: Endpoint) -> None:
+    state = ("--state-file", str(tmp_path / "account.json"))
+    with FakeStripeProcess(*state) as fake:
+        made = customer(library(fake.url))
+    with FakeStripeProcess(*state, "--webhook-url", endpoint.url) as fake:
+        assert fake.control("settle")["idle"]
+    assert [event.data.object["id"] for event in endpoint.events()] == [made]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"version": 7}', b'{"version": 1}'])
+def test_a_state_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "account.json"
+    file.write_bytes(content)
+    refused = run("--port", "0", "--state-file", str(file))
+    assert refused.returncode == 1
+    assert str(file) in refused.stderr

@@ -10,6 +10,7 @@ import stripe
 from controlplane.billing.stripe_errors import MESSAGE_CHARACTERS, is_missing, translated
 from controlplane.errors import PaymentError, PaymentMisconfigured, PaymentRefused, PaymentUnavailable
 
+REPLAYED = {"Idempotent-Replayed": "true"}
 make: Any = stripe  # the constructors of its errors have no types
 
 
@@ -26,6 +27,8 @@ make: Any = stripe  # the constructors of its errors have no types
         (make.RateLimitError("slow down", http_status=429), PaymentUnavailable, None),
         (make.APIError("in progress", http_status=409), PaymentUnavailable, None),
         (make.APIError("oops", http_status=500), PaymentUnavailable, None),
+        (make.APIError("oops", http_status=500, headers=REPLAYED), PaymentRefused, "key_is_spent"),
+        (make.APIError("in progress", http_status=409, headers=REPLAYED), PaymentUnavailable, None),
         (make.APIConnectionError("reset"), PaymentUnavailable, None),
         (make.StripeError("what else"), PaymentUnavailable, None),
     ],

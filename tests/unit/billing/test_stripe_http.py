@@ -8,7 +8,7 @@ import pytest
 import stripe
 
 from controlplane.billing.stripe_http import RequestLine, TornadoStripeClient
-from controlplane.errors import PaymentBusy
+from controlplane.errors import ConfigurationError, PaymentBusy
 
 
 async def until_waiting(turns: RequestLine, number: int) -> None:
@@ -86,6 +86,12 @@ async def test_a_turn_passes_over_one_who_was_canceled_and_has_not_run_yet() -> 
     await asyncio.gather(leaving, return_exceptions=True)
     turns.give_back()
     await turns.take(seconds=0.01)
+
+
+def test_a_build_without_certificates_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stripe, "ca_bundle_path", "/nowhere/ca-certificates.crt")
+    with pytest.raises(ConfigurationError, match="certificates"):
+        TornadoStripeClient(timeout_seconds=1)
 
 
 @pytest.mark.gen_test

@@ -64,6 +64,9 @@ class Metrics:
             "Console outputs that a viewer was too slow for.",
             registry=self.registry,
         )
+        self.ide_websockets = Gauge(
+            "controlplane_ide_websockets", "Open websockets between browsers and IDEs.", registry=self.registry
+        )
         self.audit_dropped = Counter(
             "controlplane_audit_dropped", "Audit entries that could only be logged.", registry=self.registry
         )

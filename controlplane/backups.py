@@ -18,7 +18,7 @@ import orjson
 
 from controlplane.agents.client import AgentClient, AgentReply
 from controlplane.clock import rfc3339
-from controlplane.errors import AgentProtocolError, Conflict, ControlPlaneError
+from controlplane.errors import AgentError, AgentProtocolError, Conflict, ControlPlaneError
 from controlplane.events import EventHub, EventKind
 from controlplane.instances import InstanceDirectory
 from controlplane.models import Instance
@@ -54,9 +54,24 @@ class BackupService:
     async def list(self, instance: Instance, *, request_id: str) -> AgentReply:
         return await self._agents.list_backups(self._directory.endpoint(instance), request_id=request_id)
 
-    async def create(self, instance: Instance, name: str | None, *, request_id: str) -> AgentReply:
+    async def create(self, instance: Instance, name: str | None, *, limit: int | None, request_id: str) -> AgentReply:
+        """Raises Conflict (`quota_reached`) when there are `limit` already; None lets there be any number. Of several
+        that are asked for at once each may be the last that fits."""
+        if limit is not None and await self._count(instance, request_id=request_id) >= limit:
+            raise Conflict(
+                f"This instance may have {limit} backups; delete one first, or change your subscription.",
+                code="quota_reached",
+                details={"limit": limit},
+            )
         call = self._agents.create_backup(self._directory.endpoint(instance), name, request_id=request_id)
         return await self._telling(instance, "created", None, call)
+
+    async def _count(self, instance: Instance, *, request_id: str) -> int:
+        """0 where the agent's list cannot be had or read: the call that follows tells what is wrong."""
+        try:
+            return len(_rows((await self.list(instance, request_id=request_id)).raw))
+        except AgentError:
+            return 0
 
     async def restore(self, instance: Instance, backup_id: str, *, request_id: str) -> AgentReply:
         """Raises Conflict (`restore_in_progress`) while another one is under way, in whichever process."""

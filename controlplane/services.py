@@ -35,6 +35,7 @@ from controlplane.proxying.splice import Splices
 from controlplane.proxying.upload import Uploads
 from controlplane.publishing.publisher import InstancePublisher
 from controlplane.publishing.webhooks import Webhooks
+from controlplane.rights import OwnerRights
 from controlplane.settings import Settings
 
 
@@ -108,6 +109,7 @@ class Services:
     console_tickets: ConsoleTickets
     consoles: ConsoleHub
     events: EventHub
+    rights: OwnerRights
     backups: BackupService
     uploads: Uploads
     ide: Ide

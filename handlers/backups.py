@@ -26,8 +26,9 @@ class BackupsHandler(BackupHandler):
     async def on_post(self, instance_id: str) -> Answer:
         instance = self.usable(instance_id)
         name = self.body.get("name")
+        limit = await self.services.rights.backup_limit(self.principal, instance)
         await self.audit("instance.backup_create", instance.id, {"name": name})
-        return forwarded(await self.services.backups.create(instance, name, request_id=self.request_id))
+        return forwarded(await self.services.backups.create(instance, name, limit=limit, request_id=self.request_id))
 
 
 class BackupRestoreHandler(BackupHandler):

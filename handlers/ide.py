@@ -19,6 +19,7 @@ class IdeTokenHandler(InstanceHandler):
 
     async def on_post(self, instance_id: str) -> Answer:
         instance = self.services.instances.find_usable(instance_id, self.principal, self.kind)
+        await self.services.rights.require_ide(self.principal, instance)
         mode = self._mode(self.body.get("mode"))
         base = self._base(mode, instance)
         issued = await self.services.ide.tokens.issue(self.principal, instance, mode)

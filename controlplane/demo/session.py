@@ -26,7 +26,7 @@ from controlplane.demo.secrets_file import (
     save_secrets,
     write_private,
 )
-from controlplane.demo.shop import DemoShop, forget_purchases
+from controlplane.demo.shop import DemoShop
 from controlplane.errors import Conflict, ControlPlaneError
 from controlplane.listener import open_listener
 from controlplane.models import Instance, Operation, Phase, Principal, Role, User
@@ -75,7 +75,6 @@ async def run_demo(
         stack.push_async_callback(shop.stop)
         settings = _settings(folder, listener.getsockname()[1], demo, await shop.start())
         database = await stack.enter_async_context(open_database(settings))
-        await forget_purchases(database)
         plane = ControlPlane(settings, database, provider=provider)
         server = make_server(plane.services)
         server.listen(listener)
@@ -194,7 +193,7 @@ async def _say_when_ready(services: Services, instance_ids: list[str], url: str)
 def _say_hello(url: str, folder: Path, demo: DemoSecrets, running: list[RunningMember]) -> None:
     print(f"controlplane demo at {url}    (API: {url}/docs)")
     print("  database: embedded SecantusDB, a beta: for evaluation and small single-VM installs")
-    print("  billing: a pretended Stripe, which forgets at the end what was bought")
+    print("  billing: a pretended Stripe: no card is needed, no money moves")
     print(f"  data: {folder}    log: {folder / 'demo.log'}")
     print(f"  admin     {demo.admin.email}  {demo.admin.password}")
     print(f"  customer  {demo.customer.email}  {demo.customer.password}")

@@ -1,6 +1,6 @@
 """The demo's Stripe: the fake as a child process, the plans on sale there, and the settings that lead to it.
 
-Money is pretended, and what was bought is forgotten with the process: so accounts begin anew at each start.
+Money is pretended; what was bought is kept in the demo's folder, as the instances are.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ import sys
 from pathlib import Path
 
 from controlplane.errors import ConfigurationError
-from controlplane.storage.database import Database
 
 START_SECONDS = 30.0
 _AMOUNTS = {"starter": 900, "builder": 2900, "studio": 9900}
 _KEY, _WEBHOOK_SECRET = "sk_test_demo", "whsec_demo"  # of pretended money
-_COLLECTIONS = ("billing_accounts", "billing_orders", "billing_inbox", "billing_notices", "billing_drift")
 
 
 class DemoShop:
@@ -24,6 +22,7 @@ class DemoShop:
 
     def __init__(self, folder: Path, source_folder: Path, public_url: str) -> None:
         self._plans_file = folder / "plans.toml"
+        self._state_file = folder / "stripe.json"
         self._source_folder = source_folder
         self._public_url = public_url
         self._process: asyncio.subprocess.Process | None = None
@@ -36,7 +35,7 @@ class DemoShop:
         self._plans_file.write_text(f"[without_plan]\nentitlements = {free}\n\n{example}", "utf-8")
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "controlplane.demo.fake_stripe", "--port", "0", "--die-with-parent"),
-            *("--api-key", _KEY, "--webhook-secret", _WEBHOOK_SECRET),
+            *("--api-key", _KEY, "--webhook-secret", _WEBHOOK_SECRET, "--state-file", str(self._state_file)),
             *("--webhook-url", f"{self._public_url}/api/billing/webhook"),
             *(word for price in _prices() for word in ("--price", price)),
             env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(self._source_folder)},
@@ -61,12 +60,6 @@ class DemoShop:
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
             await self._process.wait()
-
-
-async def forget_purchases(database: Database) -> None:
-    """Of an earlier Stripe, which is gone."""
-    for name in _COLLECTIONS:
-        await database.handle.drop_collection(name)
 
 
 def _prices() -> list[str]:

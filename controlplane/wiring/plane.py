@@ -47,6 +47,7 @@ from controlplane.proxying.console_hub import ConsoleHub
 from controlplane.proxying.upgrade import open_websocket
 from controlplane.proxying.upload import Uploads
 from controlplane.proxying.websocket import WebSocket
+from controlplane.rights import OwnerRights
 from controlplane.secretbox import SecretBox
 from controlplane.services import Lifecycle, Services
 from controlplane.settings import Settings
@@ -54,7 +55,7 @@ from controlplane.storage.database import Database
 from controlplane.wiring.billing import billing_jobs, make_billing, make_billing_base
 from controlplane.wiring.database import Repositories, prepare_database
 from controlplane.wiring.ide import build_ide, ide_jobs
-from controlplane.wiring.provisioning import make_provider, make_provisioning
+from controlplane.wiring.provisioning import make_entitlements, make_provider, make_provisioning
 from controlplane.wiring.publishing import make_publishing
 
 logger = logging.getLogger(__name__)
@@ -131,6 +132,7 @@ class ControlPlane:
             owner=self._owner,
         )
         billing_base = make_billing_base(settings.billing, database)
+        entitlements = make_entitlements(settings) if billing_base is None else billing_base.entitlements
         self.provisioning = make_provisioning(
             settings,
             repositories,
@@ -143,7 +145,7 @@ class ControlPlane:
             owner=self._owner,
             ended=metrics.operations_ended,
             on_running=self._look_at_once,
-            entitlements=None if billing_base is None else billing_base.entitlements,
+            entitlements=entitlements,
         )
         self._billing = make_billing(
             billing_base,
@@ -217,6 +219,7 @@ class ControlPlane:
                 metrics=metrics,
                 dial=dial,
             ),
+            rights=OwnerRights(entitlements),
             backups=BackupService(agents, directory, events, repositories.leases),
             states=states,
             poller=Poller(

@@ -51,7 +51,7 @@ def make_provider(settings: Settings, repositories: Repositories, agents: AgentC
 
 
 def make_entitlements(settings: Settings) -> Entitlements:
-    """The same for every customer, from the settings."""
+    """The same for every customer, from the settings: where nothing is billed."""
     return FixedEntitlements(
         Entitlement(
             instances={
@@ -104,10 +104,9 @@ def make_provisioning(
     owner: str,
     ended: Counter,
     on_running: Callable[[Instance], None],
-    entitlements: Entitlements | None = None,
+    entitlements: Entitlements,
 ) -> Provisioning:
-    """`owner` names this process; `on_running` is told of each instance that is new or runs again; without
-    `entitlements` of billing's those of the settings hold."""
+    """`owner` names this process; `on_running` is told of each instance that is new or runs again."""
     provider_name = None if provider is None else provider.name
     patience = Patience(
         boot_seconds=settings.provision_boot_seconds,
@@ -149,7 +148,7 @@ def make_provisioning(
         operations=repositories.operations,
         leases=repositories.leases,
         directory=directory,
-        entitlements=entitlements or make_entitlements(settings),
+        entitlements=entitlements,
         board=board,
         runner=runner,
         effects=effects,

@@ -10,7 +10,7 @@ import pytest
 from controlplane.models import AgentEndpoint, Suspension
 from controlplane.storage.database import Database
 from tests.api_house import ApiHouse
-from tests.broken_agents import SocketAgent, says
+from tests.broken_agents import SocketAgent, answer, says
 from tests.refagent_process import GAME_OPTIONS, LINE_GAME, TOKEN, AgentProcess, until
 
 pytestmark = pytest.mark.timeout(120)
@@ -124,3 +124,37 @@ async def test_one_key_makes_one_backup_and_a_suspended_instance_none(database: 
         await house.services.instances.set_suspension(instance.id, Suspension("unpaid", house.services.clock.now()))
         refused = await house.call("POST", base, token=house.ada_token)
         assert (refused.status, refused.code) == (409, "suspended")
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_customer_may_have_so_many_backups_and_an_administrator_any_number(database: Database) -> None:
+    asked: list[str] = []
+    listed = b'{"backups": [{"id": "one"}]}'
+    full = b'{"backups": [{"id": "one"}, {"id": "two"}]}'
+
+    async def answering(path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(path)
+        writer.write(answer(listed if path == "/game/backups" else b'{"ready": true, "state": "running"}'))
+
+    async with SocketAgent(answering) as agent, ApiHouse(database, QUOTA_BACKUPS="2") as house:
+        instance = await house.instance(house.ada, agent.endpoint)
+        base = f"/api/game/servers/{instance.id}/backups"
+        assert (await house.call("POST", base, {"name": "second"}, token=house.ada_token)).status == 200
+        listed = full
+        asked.clear()
+        refused = await house.call("POST", base, {"name": "third"}, token=house.ada_token)
+        assert (refused.status, refused.code) == (409, "quota_reached")
+        assert refused.body["details"] == {"limit": 2}
+        assert asked.count("/game/backups") == 1
+        assert (await house.call("POST", base, {"name": "third"}, token=house.root_token)).status == 200
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_list_that_cannot_be_read_keeps_nobody_from_a_backup(database: Database) -> None:
+    async def answering(path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(b'"no list"'))
+
+    async with SocketAgent(answering) as agent, ApiHouse(database, QUOTA_BACKUPS="1") as house:
+        instance = await house.instance(house.ada, agent.endpoint)
+        created = await house.call("POST", f"/api/game/servers/{instance.id}/backups", {}, token=house.ada_token)
+        assert (created.status, created.raw) == (200, b'"no list"')

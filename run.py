@@ -25,6 +25,7 @@ from controlplane.observability.logs import configure_logging
 from controlplane.settings import Settings
 from controlplane.wiring import (
     ControlPlane,
+    check_billing,
     compare_billing,
     export_to,
     import_from,
@@ -206,7 +207,9 @@ def _create_admin(given: argparse.Namespace) -> int:
 
 
 def _check_config(_given: argparse.Namespace) -> int:
-    print(Settings.from_env(os.environ))
+    settings = Settings.from_env(os.environ)
+    check_billing(settings.billing)
+    print(settings)
     return 0
 
 

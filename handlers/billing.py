@@ -136,6 +136,7 @@ class BillingWebhookHandler(BillingHandler):
 
     def read_body(self) -> None:
         """The raw bytes are what is signed: nothing parses them before that is checked."""
+        self.query = self.endpoint.query.parse(self.request.query_arguments)
         if self._received_bytes > self._body_limit_bytes:
             raise self._too_large()
 

@@ -60,6 +60,13 @@ def make_billing_base(settings: BillingSettings | None, database: Database) -> B
     return BillingBase(settings, plans, accounts, PlanEntitlements(accounts, plans))
 
 
+def check_billing(settings: BillingSettings | None) -> None:
+    """Raises ConfigurationError for a file of plans, or texts of mails, that cannot be used."""
+    if settings is not None:
+        load_plans(settings.billing_plans_file)
+        NoticeTexts(settings.billing_mail_dir)
+
+
 def make_gateway(settings: BillingSettings) -> PaymentGateway:
     """Stripe. Signatures are dated by the real time, whatever clock billing goes by."""
     return StripeGateway(

@@ -28,6 +28,7 @@ SAMPLES: dict[str, Any] = {
     "address": "127.0.0.1",
     "token": "a-token-of-sixteen-and-more",
     "command": "help",
+    "proratedAt": "2026-01-31T12:00:00Z",
 }
 
 

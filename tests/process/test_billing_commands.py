@@ -1,6 +1,8 @@
-"""`run.py reconcile` as an operator meets it."""
+"""What an operator does about billing on the command line."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +13,33 @@ from tests.billing_samples import account
 from tests.control_plane_process import SECRETS, run
 from tests.fake_stripe_process import FakeStripeProcess
 from tests.process.test_billing_processes import api
-from tests.stripe_house import PRICES, settings_for
+from tests.stripe_house import PLANS_FILE, PRICES, settings_for
 
 pytestmark = pytest.mark.timeout(120)
+
+
+def test_check_config_reads_plans_and_texts_too(tmp_path: Path) -> None:
+    plans, texts = tmp_path / "plans.toml", tmp_path / "texts"
+    texts.mkdir()
+    plans.write_text(PLANS_FILE.read_text())
+    environment = {
+        **SECRETS,
+        "STRIPE_SECRET_KEY": "sk_test_hidden",
+        "STRIPE_WEBHOOK_SECRET": "whsec_hidden",
+        "BILLING_PLANS_FILE": str(plans),
+        "BILLING_MAIL_DIR": str(texts),
+    }
+    good = run("check-config", **environment)
+    assert (good.returncode, "hidden" in good.stdout) == (0, False)
+    (texts / "suspended.txt").write_text("{{ plan")
+    refused = run("check-config", **environment)
+    assert (refused.returncode, refused.stderr.startswith("controlplane: BILLING_MAIL_DIR: ")) == (1, True)
+    plans.write_text(plans.read_text().replace("ide = false", "ide = 0"))
+    refused = run("check-config", **environment)
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"controlplane: BILLING_PLANS_FILE: {plans}: plan 'starter': entitlements.ide must be true or false\n"
+    )
 
 
 def test_without_billing_it_says_what_is_missing(mongodb_uri: str, database: Database) -> None:

@@ -99,10 +99,10 @@ class ProvisioningService:
             raise Conflict("No instances are made here: no provider is configured.", code="provisioning_disabled")
         scoped_key = None if key is None else _scoped(principal.user_id, key)
         request_hash = _hash_of("provision", kind.value, name, plan)
-        known = await self._known(scoped_key, request_hash)
-        if known is not None:
-            return known
         async with self._turn_of(principal.user_id):
+            known = await self._known(scoped_key, request_hash)
+            if known is not None:
+                return known
             await self._check_room(principal, kind, plan)
             instance_id = ID_PREFIXES[kind] + self._random_id()
             operation = self._new(

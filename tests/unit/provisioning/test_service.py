@@ -366,6 +366,16 @@ async def test_twenty_requests_with_one_key_make_one_operation() -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_repeated_request_is_no_second_instance_to_the_quota() -> None:
+    house = ProvisioningHouse(limit=1)
+    await house.begin()
+    first, again = await asyncio.gather(house.ask(key="same"), house.ask(key="same"))
+    assert first.id == again.id
+    await house.settle()
+    assert (await house.ask(key="same")).id == first.id
+
+
+@pytest.mark.gen_test
 async def test_a_customer_has_no_more_than_the_quota_even_when_all_is_asked_for_at_once() -> None:
     house = ProvisioningHouse(limit=2)
     await house.begin()

@@ -58,6 +58,9 @@ class Metrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
             registry=self.registry,
         )
+        self.ide_websockets = Gauge(
+            "controlplane_ide_websockets", "Open websockets between browsers and IDEs.", registry=self.registry
+        )
         self.console_viewers = Gauge("controlplane_console_viewers", "Open console websockets.", registry=self.registry)
         self.console_outputs_missed = Counter(
             "controlplane_console_outputs_missed",

@@ -12,6 +12,7 @@ from controlplane.ide.targets import Hosts
 from controlplane.ide.tokens import IdeTokens
 from controlplane.instances import InstanceDirectory
 from controlplane.jobs import Job
+from controlplane.observability.metrics import Metrics
 from controlplane.ports import Clock
 from controlplane.proxying.http_upstream import Dial, Upstreams
 from controlplane.proxying.splice import Splices
@@ -31,9 +32,12 @@ def build_ide(
     states: StateCache,
     agents: AgentClient,
     clock: Clock,
+    metrics: Metrics,
     dial: Dial,
 ) -> Ide:
     sessions = MongoIdeSessionRepository(database)
+    splices = Splices(clock.monotonic, idle_seconds=settings.dev_ide_socket_idle_seconds)
+    metrics.ide_websockets.set_function(lambda: len(splices))
     return Ide(
         hosts=Hosts.of(settings),
         tokens=IdeTokens(
@@ -56,7 +60,7 @@ def build_ide(
         ),
         codeserver=CodeServer(agents),
         upstreams=Upstreams(dial, clock.monotonic),
-        splices=Splices(clock.monotonic, idle_seconds=settings.dev_ide_socket_idle_seconds),
+        splices=splices,
     )
 
 

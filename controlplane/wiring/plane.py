@@ -187,6 +187,7 @@ class ControlPlane:
                 states=states,
                 agents=agents,
                 clock=clock,
+                metrics=metrics,
                 dial=dial,
             ),
             backups=BackupService(agents, directory, events, repositories.leases),

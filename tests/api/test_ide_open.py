@@ -8,7 +8,7 @@ import pytest
 
 from controlplane.models import IdeMode
 from controlplane.storage.database import Database
-from tests.ide_house import App, IdeHouse, echo
+from tests.ide_house import App, Got, IdeHouse, echo
 
 BOTH = pytest.mark.parametrize("mode", list(IdeMode))
 NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Accept": "text/html"}
@@ -43,3 +43,24 @@ async def test_a_websocket_is_spliced_to_the_app(database: Database, mode: IdeMo
         assert await wire.reader.readexactly(len(sent)) == sent
         await sending
         wire.close()
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_path_may_name_the_instance_by_its_vmid(database: Database) -> None:
+    async with IdeHouse(database) as ide:
+
+        async def ask(path: str, *fields: str) -> Got:
+            wire = await ide.connect()
+            lines = (f"GET /__ide/201/{path} HTTP/1.1", f"Host: {ide.host(IdeMode.PATH)}", *fields, "", "")
+            await wire.send("\r\n".join(lines).encode())
+            got = await wire.answer()
+            wire.close()
+            return got
+
+        got = await ask(f"?ide_token={await ide.token(IdeMode.PATH)}")
+        assert (got.status, got.value("Location")) == (303, "/__ide/201/")
+        assert "Path=/__ide/201/;" in got.value("Set-Cookie")
+        cookie = got.value("Set-Cookie").partition(";")[0]
+        assert (await ask("x", f"Cookie: {cookie}")).body == b"ok"
+        assert ide.app.seen[-1].line == "GET /x HTTP/1.1"
+        assert ide.app.seen[-1].values("X-Forwarded-Prefix") == ["/__ide/201"]

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import uvloop
 
-from benchmarks.ide_parts import app, load, proxies
+from benchmarks.ide_parts import app, load, proxies, workbench
 from benchmarks.ide_parts.load import Way
 
 OPEN_SOCKETS = 500
@@ -96,7 +96,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ide", description=__doc__)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workbench", action="store_true")
     given = parser.parse_args()
+    if given.workbench:
+        workbench.measure(given.rounds)
+        return
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)

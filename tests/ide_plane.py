@@ -45,6 +45,9 @@ class IdePlane:
             "AGENT_POLL_INTERVAL_SECONDS": "0.3",
             "DEV_IDE_HOST_SUFFIX": "localhost",
             "BCRYPT_COST": "4",
+            # Nobody reads the output once it serves: a full pipe would keep the process from ending.
+            "ACCESS_LOG": "errors",
+            "LOG_LEVEL": "WARNING",
         }
 
     def __enter__(self) -> IdePlane:

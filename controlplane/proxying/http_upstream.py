@@ -18,7 +18,7 @@ from controlplane.models import AgentEndpoint
 
 HEAD_LIMIT_BYTES = 64 << 10
 INTERIM_LIMIT = 8
-KEPT_PER_APP = 32
+KEPT_PER_APP = 12
 KEPT_SECONDS = 4.0
 """code-server closes what is idle for 5 s."""
 

@@ -23,7 +23,7 @@ BOTH = pytest.mark.parametrize("mode", list(IdeMode))
 ANSWER_SECONDS = 20.0
 STAYED_OPEN = 0
 UNTIL_CLOSED = 99
-MUTANTS = 600
+MUTANTS = 400
 AT_ONCE = 200
 MUTANT_SECONDS = 2.0
 """How long the answer to a mutant is waited for: some are requests that do not end."""

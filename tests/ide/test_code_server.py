@@ -16,41 +16,14 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.visitor import chromium
 from tests.control_plane_process import ControlPlaneProcess, call, login, until
+from tests.ide.code_server import CODE_SERVER, code_server, fill
 from tests.ide.workbench import PATIENCE_MS, Workbench
-from tests.ide_plane import ROOT_FOLDER, IdePlane
+from tests.ide_plane import IdePlane
 
 pytestmark = [pytest.mark.ide, pytest.mark.timeout(600)]
-CODE_SERVER = ROOT_FOLDER / "tools-cache" / "code-server" / "run.sh"
 BY_BOTH = pytest.mark.parametrize("mode", ["path", "host"])
-LARGE_LINE = "x" * 99 + "\n"
-LARGE_BYTES = 24_000_000
 SOCKET_LIMIT = 2
 """A page holds two: for its files and for its extensions. More are reconnections, where nothing has ended them."""
-
-# No hints and no saving by itself: the test says when.
-SETTINGS = {
-    "files.autoSave": "off",
-    "workbench.startupEditor": "none",
-    "workbench.editorLargeFileConfirmation": 100,
-    "terminal.integrated.enablePersistentSessions": False,  # a page of one test shows no terminal of another
-    "chat.disableAIFeatures": True,
-}
-
-
-def code_server(port: int, folder: Path) -> list[str]:
-    data = folder.parent / "code-server"
-    return [
-        *(str(CODE_SERVER), "--auth", "none", "--bind-addr", f"127.0.0.1:{port}"),
-        *("--user-data-dir", str(data), "--extensions-dir", str(data / "extensions")),
-        *("--disable-telemetry", "--disable-update-check", "--disable-workspace-trust", str(folder)),
-    ]
-
-
-def fill(folder: Path) -> None:
-    (folder / ".vscode").mkdir(parents=True)
-    (folder / ".vscode" / "settings.json").write_text(json.dumps(SETTINGS))
-    (folder / "notes.md").write_text("# Notes\n\nSunny.\n")
-    (folder / "large.txt").write_text(LARGE_LINE * (LARGE_BYTES // len(LARGE_LINE)))
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ async def test_every_kind_of_event_leads_to_a_look(database: Database) -> None:
         assert (await house.account(number)).access is Access.FULL, kind
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_second_delivery_of_what_is_done_does_nothing(database: Database) -> None:
     house = BillingHouse(database)
     await house.user()
@@ -58,7 +58,7 @@ async def test_a_second_delivery_of_what_is_done_does_nothing(database: Database
     assert len(house.gateway.calls) == calls
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_what_is_being_worked_on_elsewhere_is_left_alone(database: Database) -> None:
     house = BillingHouse(database)
     await house.user()
@@ -71,7 +71,7 @@ async def test_what_is_being_worked_on_elsewhere_is_left_alone(database: Databas
     assert house.gateway.calls == []
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_failed_event_is_kept_with_its_reason_and_taken_up_again(database: Database) -> None:
     house = BillingHouse(database)
     await house.user()
@@ -86,7 +86,7 @@ async def test_a_failed_event_is_kept_with_its_reason_and_taken_up_again(databas
     assert (await house.account()).access is Access.FULL
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_customer_that_we_do_not_know_is_found_by_the_providers_own_object(database: Database) -> None:
     house = BillingHouse(database)
     await house.user()
@@ -97,7 +97,7 @@ async def test_a_customer_that_we_do_not_know_is_found_by_the_providers_own_obje
     assert (account.customer_id, account.access) == ("cus_1", Access.FULL)
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_checkout_names_its_user_too(database: Database) -> None:
     house = BillingHouse(database)
     await house.user()
@@ -108,7 +108,7 @@ async def test_a_checkout_names_its_user_too(database: Database) -> None:
     assert (await house.account()).access is Access.FULL
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_second_customer_cannot_take_over_an_account(database: Database) -> None:
     house = BillingHouse(database)
     await house.user()
@@ -124,7 +124,7 @@ async def test_a_second_customer_cannot_take_over_an_account(database: Database)
     assert await outcome(database, event.id) == "nobody"
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_bank_that_wants_a_confirmation_is_told_of_while_the_invoice_is_open(database: Database) -> None:
     house = BillingHouse(database)
     await house.user()
@@ -138,7 +138,7 @@ async def test_a_bank_that_wants_a_confirmation_is_told_of_while_the_invoice_is_
     assert len(await house.notices()) == 2
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_page_that_expired_makes_room_for_the_next_order(database: Database) -> None:
     house = BillingHouse(database)
     ada = await house.user()
@@ -152,7 +152,7 @@ async def test_a_page_that_expired_makes_room_for_the_next_order(database: Datab
     assert await MongoOrderRepository(database).get(ada.user_id, OrderKind.CHECKOUT) is None
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_an_id_that_is_none_is_refused(database: Database) -> None:
     house = BillingHouse(database)
     house.event("invoice.paid", event_id="x" * 300)

@@ -102,6 +102,7 @@ class Settings:
     provision_attempts: int
     provision_undo_attempts: int
     provision_retry_seconds: float
+    provision_step_seconds: float
     provision_boot_seconds: float
     provision_ready_seconds: float
     provision_ready_checks: int
@@ -116,7 +117,6 @@ class Settings:
     orphan_sweep_seconds: float
     orphan_grace_seconds: float
     local_provider_dir: Path
-    local_provider_die_with_parent: bool
 
     @property
     def agent_stale_after_seconds(self) -> float:
@@ -176,6 +176,7 @@ class Settings:
             provision_attempts=reader.integer("PROVISION_ATTEMPTS", 5, low=1, high=100),
             provision_undo_attempts=reader.integer("PROVISION_UNDO_ATTEMPTS", 10, low=1, high=100),
             provision_retry_seconds=reader.number("PROVISION_RETRY_SECONDS", 2.0, low=0.01, high=600),
+            provision_step_seconds=reader.number("PROVISION_STEP_SECONDS", 1800.0, low=1, high=86_400),
             provision_boot_seconds=reader.number("PROVISION_BOOT_SECONDS", 120.0, low=0.1, high=3600),
             provision_ready_seconds=reader.number("PROVISION_READY_SECONDS", 300.0, low=0.1, high=7200),
             provision_ready_checks=reader.integer("PROVISION_READY_CHECKS", 3, low=1, high=100),
@@ -190,7 +191,6 @@ class Settings:
             orphan_sweep_seconds=reader.number("ORPHAN_SWEEP_SECONDS", 60.0, low=0.1, high=86_400),
             orphan_grace_seconds=reader.number("ORPHAN_GRACE_SECONDS", 600.0, low=0, high=86_400),
             local_provider_dir=Path(reader.text("LOCAL_PROVIDER_DIR", "machines")),
-            local_provider_die_with_parent=reader.flag("LOCAL_PROVIDER_DIE_WITH_PARENT", False),
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from controlplane.errors import Conflict, InvalidInput, NotFound
 from controlplane.instances import Registration
-from controlplane.models import Instance, InstanceKind, Suspension, User
+from controlplane.models import Instance, InstanceKind, OperationKind, Suspension, User
 from handlers.auth import user_document
 from handlers.base import Answer, ApiHandler
 from handlers.instances import InstanceHandler, InstanceListHandler
@@ -55,12 +55,18 @@ class AdminInstanceHandler(InstanceHandler):
 
 
 class AdminInstanceSuspensionHandler(InstanceHandler):
+    """The record changes at once, so that access ends or begins with the answer; an operation does the rest."""
+
     async def on_post(self, instance_id: str, action: str) -> Answer:
-        suspension = None
+        instance = self.instance(instance_id)
+        kind, suspension = OperationKind.UNSUSPEND, None
         if action == "suspend":
-            suspension = Suspension(self.body["reason"], self.services.clock.now())
-        instance = await self.services.instances.set_suspension(self.instance(instance_id).id, suspension)
-        await self.audit(f"instance.{action}", instance.id, dict(self.body))
+            kind, suspension = OperationKind.SUSPEND, Suspension(self.body["reason"], self.services.clock.now())
+        operation = await self.services.provisioning.request(
+            kind, instance, self.principal.user_id, reason=self.body.get("reason")
+        )
+        instance = await self.services.instances.set_suspension(instance.id, suspension)
+        await self.audit(f"instance.{action}", instance.id, {**self.body, "operation": operation.id})
         return Answer(_admin_document(self, instance))
 
 

@@ -14,7 +14,7 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from controlplane.instances import Registration
 from controlplane.models import AgentEndpoint, Instance, InstanceKind, Role, User
-from controlplane.ports import Clock
+from controlplane.ports import Clock, Provider
 from controlplane.settings import Settings
 from controlplane.storage.database import Database
 from controlplane.wiring import ControlPlane
@@ -56,9 +56,16 @@ class Answer:
 class ApiHouse:
     """`async with` it. Ada and Bob are customers, Root is an administrator; all have PASSWORD."""
 
-    def __init__(self, database: Database, *, billing_clock: Clock | None = None, **settings: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        provider: Provider | None = None,
+        billing_clock: Clock | None = None,
+        **settings: str,
+    ) -> None:
         self.settings = Settings.from_env({**SETTINGS, **settings})
-        self.plane = ControlPlane(self.settings, database, billing_clock=billing_clock)
+        self.plane = ControlPlane(self.settings, database, provider=provider, billing_clock=billing_clock)
         self.services = self.plane.services
         self.server = ApiServer(self.services)
         self._client = SimpleAsyncHTTPClient(force_instance=True, max_clients=100)

@@ -7,8 +7,10 @@ import asyncio
 from controlplane.agents.client import AgentClient
 from controlplane.instances import InstanceDirectory
 from controlplane.models import Entitlement, Instance, InstanceKind, Operation, Principal, Role, User
+from controlplane.observability.metrics import Metrics
+from controlplane.provisioning.agent_watch import AgentWatch, Patience
 from controlplane.provisioning.board import OperationBoard
-from controlplane.provisioning.effects import Effects, Patience
+from controlplane.provisioning.effects import Effects
 from controlplane.provisioning.entitlements import FixedEntitlements
 from controlplane.provisioning.machine import Policy
 from controlplane.provisioning.orphans import OrphanSweep
@@ -30,6 +32,7 @@ BOB = Principal("usr_bob", "bob@example.org", Role.CUSTOMER, "ses_2")
 ROOT = Principal("usr_root", "root@example.org", Role.ADMIN, "ses_3")
 POLICY = Policy(attempts=3, undo_attempts=3, retry_seconds=2, longest_retry_seconds=60)
 LEASE_SECONDS = 15.0
+STEP_SECONDS = 600.0
 GRACE_SECONDS = 600.0
 
 
@@ -38,6 +41,7 @@ class ProvisioningHouse:
 
     def __init__(self, *, limit: int = 5, vmids: range = range(10_000, 10_100)) -> None:
         self.clock = FakeClock()
+        self.metrics = Metrics()
         self.operations = FakeOperationRepository(self.clock)
         self.reservations = FakeVmidReservations()
         self.leases = FakeLeaseRepository(self.clock)
@@ -56,24 +60,25 @@ class ProvisioningHouse:
         )
         self.board = OperationBoard(self.operations)
         self.board.add_listener(self.seen.append)
+        agents = AgentClient(
+            self.transport,
+            poll_timeout_seconds=1,
+            action_timeout_seconds=1,
+            backup_timeout_seconds=1,
+            body_limit_bytes=1 << 16,
+        )
+        patience = Patience(boot_seconds=60, ready_seconds=120, ready_checks=3, ready_interval_seconds=1)
         self.effects = Effects(
             provider=self.provider,
             reservations=self.reservations,
             directory=self.directory,
-            agents=AgentClient(
-                self.transport,
-                poll_timeout_seconds=1,
-                action_timeout_seconds=1,
-                backup_timeout_seconds=1,
-                body_limit_bytes=1 << 16,
-            ),
+            agents=agents,
+            watch=AgentWatch(agents, self.clock, patience, self.sleep),
             publisher=self.publisher,
             clock=self.clock,
-            patience=Patience(boot_seconds=60, ready_seconds=120, ready_checks=3, ready_interval_seconds=1),
             vmids=vmids,
             check_address=lambda _address: None,
-            on_stored=self.stored.append,
-            sleep=self.sleep,
+            on_running=self.stored.append,
         )
         self.runner = self.make_runner("first")
         self.second_runner = self.make_runner("second")
@@ -90,7 +95,7 @@ class ProvisioningHouse:
             grace_seconds=GRACE_SECONDS,
         )
 
-    def make_runner(self, name: str) -> OperationRunner:
+    def make_runner(self, name: str, *, lease_seconds: float = LEASE_SECONDS) -> OperationRunner:
         return OperationRunner(
             self.operations,
             self.effects,
@@ -99,8 +104,10 @@ class ProvisioningHouse:
             name=name,
             provider="fake",
             policy=POLICY,
-            lease_seconds=LEASE_SECONDS,
+            lease_seconds=lease_seconds,
+            step_seconds=STEP_SECONDS,
             concurrency=16,
+            ended=self.metrics.operations_ended,
         )
 
     def make_service(self, provider: str | None) -> ProvisioningService:

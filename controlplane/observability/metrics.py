@@ -73,6 +73,12 @@ class Metrics:
         self.billing_notices_sent = Counter(
             "controlplane_billing_notices_sent", "Mails to customers about billing.", ("kind",), registry=self.registry
         )
+        self.operations_ended = Counter(
+            "controlplane_operations_ended",
+            "Operations that came to an end, also one that needs an administrator.",
+            ("kind", "state"),
+            registry=self.registry,
+        )
         self.audit_dropped = Counter(
             "controlplane_audit_dropped", "Audit entries that could only be logged.", registry=self.registry
         )

@@ -6,18 +6,15 @@ effect is due, and what a failure means, is decided in `machine`; when, by the r
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from controlplane.agents.client import AgentClient
 from controlplane.errors import (
-    AgentError,
     AgentRefused,
-    ControlPlaneError,
     InvalidInput,
     NotFound,
     ProviderRefused,
@@ -36,36 +33,15 @@ from controlplane.models import (
     Suspension,
 )
 from controlplane.ports import Clock, Provider, Publisher, VmidReservations
+from controlplane.provisioning.agent_watch import AgentWatch
 from controlplane.provisioning.plans import DEFAULT_PLAN, PLANS
-
-logger = logging.getLogger(__name__)
 
 Facts = Mapping[str, Any]
 """What became known: fields of the operation."""
 
 Effect = Callable[[Operation], Awaitable[Facts]]
 _NOTHING_NEW: Facts = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait for a machine's agent, and what makes it ready: `ready_checks` good answers in a row."""
-
-    boot_seconds: float
-    ready_seconds: float
-    ready_checks: int
-    ready_interval_seconds: float
-
-
-class TookTooLong(ControlPlaneError):
-    """A wait ended without what it was for: trying the same again would not help. `operator_message` says what was
-    seen last."""
-
-    code = "took_too_long"
-
-    def __init__(self, message: str, *, code: str, operator_message: str) -> None:
-        super().__init__(message, code=code)
-        self.operator_message = operator_message
+HOSTNAME_WORDS = 40  # characters of the 63 of a label; an id has 16
 
 
 class Effects:
@@ -78,25 +54,23 @@ class Effects:
         reservations: VmidReservations,
         directory: InstanceDirectory,
         agents: AgentClient,
+        watch: AgentWatch,
         publisher: Publisher,
         clock: Clock,
-        patience: Patience,
         vmids: range,
         check_address: Callable[[str], None],
-        on_stored: Callable[[Instance], None],
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_running: Callable[[Instance], None],
     ) -> None:
         self._provider = provider
         self._reservations = reservations
         self._directory = directory
         self._agents = agents
+        self._watch = watch
         self._publisher = publisher
         self._clock = clock
-        self._patience = patience
         self._vmids = vmids
         self._check_address = check_address
-        self._on_stored = on_stored
-        self._sleep = sleep
+        self._on_running = on_running
         self._forward: Mapping[tuple[OperationKind, Phase], Effect] = {
             (OperationKind.PROVISION, Phase.REQUESTED): self._reserve,
             (OperationKind.PROVISION, Phase.RESERVED): self._require_free,
@@ -113,8 +87,8 @@ class Effects:
             (OperationKind.SUSPEND, Phase.SUSPENDING): self._suspend,
             (OperationKind.SUSPEND, Phase.STOPPING): self._stop,
             (OperationKind.UNSUSPEND, Phase.STARTING): self._start,
-            (OperationKind.UNSUSPEND, Phase.READY_CHECK): self._wait_until_ready,
             (OperationKind.UNSUSPEND, Phase.LIFTING): self._lift,
+            (OperationKind.UNSUSPEND, Phase.READY_CHECK): self._wait_until_ready,
             (OperationKind.UNSUSPEND, Phase.PUBLISHING): self._publish,
         }
         self._backward: Mapping[Phase, Effect] = {
@@ -183,31 +157,15 @@ class Effects:
         return {"address": await self._wait_for_agent(operation)}
 
     async def _wait_for_agent(self, operation: Operation) -> MachineAddress:
-        """Until it has an address, and an agent there that answers `/health`."""
-        ends = self._clock.monotonic() + self._patience.boot_seconds
-        seen = "it has no address yet"
-        while True:
-            where = await self._present_provider.locate(_vmid(operation))
-            if where is not None:
-                self._require_allowed(where)
-                problem = await self._health_problem(self._endpoint(operation, where))
-                if problem is None:
-                    return where
-                seen = f"GET /health at {where.address} port {where.port}: {problem}"
-            if self._clock.monotonic() >= ends:
-                raise TookTooLong(
-                    "The instance did not start in time.",
-                    code="boot_timeout",
-                    operator_message=f"machine {operation.vmid} after {self._patience.boot_seconds:g} s: {seen}",
-                )
-            await self._sleep(self._patience.ready_interval_seconds)
+        """Where it is, once there is an agent there that answers."""
 
-    async def _health_problem(self, endpoint: AgentEndpoint) -> str | None:
-        try:
-            response = await self._agents.get_agent_health(endpoint)
-        except AgentError as error:
-            return error.message
-        return None if 200 <= response.status < 300 else f"status {response.status}"
+        def endpoint_of(where: MachineAddress) -> AgentEndpoint:
+            self._require_allowed(where)
+            return self._endpoint(operation, where)
+
+        vmid = _vmid(operation)
+        locate = partial(self._present_provider.locate, vmid)
+        return await self._watch.until_answering(locate, endpoint_of, f"machine {vmid}")
 
     def _require_allowed(self, where: MachineAddress) -> None:
         try:
@@ -223,27 +181,8 @@ class Effects:
         return _NOTHING_NEW
 
     async def _wait_until_ready(self, operation: Operation) -> Facts:
-        """Semantically ready, several times in a row."""
-        endpoint = self._present_endpoint(operation)
-        ends = self._clock.monotonic() + self._patience.ready_seconds
-        in_a_row = 0
-        while True:
-            try:
-                await self._agents.assert_agent_ready(endpoint)
-            except AgentError as error:
-                in_a_row = 0
-                if self._clock.monotonic() >= ends:
-                    raise TookTooLong(
-                        "The instance did not get ready in time.",
-                        code="ready_timeout",
-                        operator_message=f"agent at {endpoint.address} port {endpoint.port}, machine {operation.vmid}, "
-                        f"after {self._patience.ready_seconds:g} s: {error.message}",
-                    ) from error
-            else:
-                in_a_row += 1
-                if in_a_row >= self._patience.ready_checks:
-                    return _NOTHING_NEW
-            await self._sleep(self._patience.ready_interval_seconds)
+        await self._watch.until_ready(self._present_endpoint(operation), f"machine {operation.vmid}")
+        return _NOTHING_NEW
 
     async def _persist(self, operation: Operation) -> Facts:
         known = await self._directory.fetch(operation.instance_id)
@@ -251,7 +190,7 @@ class Effects:
             await self._require_ours(operation)
             await self._agents.assert_agent_ready(self._present_endpoint(operation))
             known = await self._directory.admit(self._instance(operation))
-        self._on_stored(known)
+        self._on_running(known)
         return _NOTHING_NEW
 
     def _instance(self, operation: Operation) -> Instance:
@@ -354,7 +293,9 @@ class Effects:
         return {"address": where}
 
     async def _lift(self, operation: Operation) -> Facts:
-        await self._directory.set_suspension((await self._present_instance(operation)).id, None)
+        """Before it is ready: whoever paid may look after a workload that does not get ready by itself."""
+        instance = await self._present_instance(operation)
+        self._on_running(await self._directory.set_suspension(instance.id, None))
         return _NOTHING_NEW
 
     async def _publish(self, operation: Operation) -> Facts:
@@ -424,8 +365,10 @@ async def _unless_so_already(call: Awaitable[object]) -> None:
 
 
 def hostname(operation: Operation) -> str:
-    """A DNS label (RFC 1123 section 2.1) that no other instance has: its id."""
-    return operation.instance_id.replace("_", "-")
+    """A DNS label (RFC 1123 section 2.1): what the name has in letters and digits, and the id, which is unique."""
+    words = re.sub(r"[^a-z0-9]+", "-", operation.name.lower()).strip("-")[:HOSTNAME_WORDS].rstrip("-")
+    kind, _, unique = operation.instance_id.partition("_")
+    return f"{words or kind}-{unique}"
 
 
 def _vmid(operation: Operation) -> int:

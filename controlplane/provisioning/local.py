@@ -78,7 +78,11 @@ class LocalProvider:
         return await self._run(lambda: self._machine(vmid).pid())
 
     async def close(self) -> None:
-        """The agents go on, unless they die with their parent."""
+        """The agents go on, unless they die with their parent: then they are ended in order."""
+        if self._dies_with_parent:
+            await asyncio.gather(*(self.stop(vmid) for vmid in list(self._processes)), return_exceptions=True)
+        for process in self._processes.values():
+            process.returncode = 0  # it lives on, and is not ours to wait for any more
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     # -- in the executor ---------------------------------------------------------------------------------------------

@@ -121,7 +121,8 @@ class LocalMachine:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (OSError, ValueError):
             return None
-        return int(pid) if alive and os.fsencode(self.token_file) in command else None
+        is_ending = command == [b""]  # the kernel takes the command line away first
+        return int(pid) if alive and (is_ending or os.fsencode(self.token_file) in command) else None
 
     def port(self) -> int | None:
         """Where its agent listens; None until it does."""

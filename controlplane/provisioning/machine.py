@@ -7,7 +7,7 @@
                   reserved, creating → requested, when the vmid turns out to be somebody else's
     delete      unpublishing → stopping → destroying → deleted
     suspend     unpublishing → suspending → stopping → suspended
-    unsuspend   starting → readyCheck → lifting → publishing → unsuspended
+    unsuspend   starting → lifting → readyCheck → publishing → unsuspended
                   any of these three → failed, which an administrator retries from the step that failed
     both ends that need somebody → forgotten, when an administrator gives up on them
 
@@ -40,8 +40,8 @@ FORWARD: Mapping[OperationKind, tuple[Phase, ...]] = {
     OperationKind.SUSPEND: (Phase.UNPUBLISHING, Phase.SUSPENDING, Phase.STOPPING, Phase.SUSPENDED),
     OperationKind.UNSUSPEND: (
         Phase.STARTING,
-        Phase.READY_CHECK,
         Phase.LIFTING,
+        Phase.READY_CHECK,
         Phase.PUBLISHING,
         Phase.UNSUSPENDED,
     ),

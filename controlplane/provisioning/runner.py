@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from prometheus_client import Counter
+
 from controlplane.errors import (
     AgentError,
     ControlPlaneError,
@@ -25,8 +27,9 @@ from controlplane.errors import (
 from controlplane.models import Operation, OperationError, Phase
 from controlplane.ports import Clock, OperationRepository
 from controlplane.provisioning import machine
+from controlplane.provisioning.agent_watch import TookTooLong
 from controlplane.provisioning.board import OperationBoard
-from controlplane.provisioning.effects import Effects, Facts, TookTooLong
+from controlplane.provisioning.effects import Effects, Facts
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +45,10 @@ class CancelRequested(Exception):
 
 
 class OperationRunner:
-    """`name` tells this process's runner from any other; `provider` is the name of what it makes machines with."""
+    """`name` tells this process's runner from any other; `provider` is the name of what it makes machines with.
+
+    No effect may take longer than `step_seconds`: it is cut, its outcome unknown. `ended` counts by kind and state.
+    """
 
     def __init__(
         self,
@@ -55,7 +61,9 @@ class OperationRunner:
         provider: str | None,
         policy: machine.Policy,
         lease_seconds: float,
+        step_seconds: float,
         concurrency: int,
+        ended: Counter,
     ) -> None:
         self._operations = operations
         self._effects = effects
@@ -65,7 +73,9 @@ class OperationRunner:
         self._provider = provider
         self._policy = policy
         self._lease_seconds = lease_seconds
+        self._step_seconds = step_seconds
         self._concurrency = concurrency
+        self._ended = ended
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._cancels: dict[str, asyncio.Event] = {}
         self._is_stopping = False
@@ -223,10 +233,12 @@ class OperationRunner:
     # -- under the lease ---------------------------------------------------------------------------------------------
 
     async def _guarded(self, operation: Operation, effect: Coroutine[Any, Any, Facts]) -> Facts:
-        """The effect, while the lease is renewed beside it. Raises LeaseLost or CancelRequested, the effect cut."""
+        """The effect, while the lease is renewed beside it. Raises LeaseLost, CancelRequested or TimeoutError, the
+        effect cut."""
         task = asyncio.ensure_future(effect)
         canceled = asyncio.ensure_future(self._cancels[operation.id].wait())
         held_until = self._clock.monotonic() + self._lease_seconds
+        ends = self._clock.monotonic() + self._step_seconds
         try:
             while True:
                 await asyncio.wait(
@@ -236,6 +248,8 @@ class OperationRunner:
                 )
                 if task.done():
                     return task.result()
+                if self._clock.monotonic() >= ends:
+                    raise TimeoutError
                 held_until = await self._renewed(operation, held_until)
         finally:
             canceled.cancel()
@@ -261,6 +275,8 @@ class OperationRunner:
     async def _save(self, operation: Operation) -> Operation:
         stored = await self._operations.save(operation)
         self._board.take_in(stored)
+        if stored.is_finished:
+            self._ended.labels(stored.kind.value, stored.phase.value).inc()
         return stored
 
     async def _store(self, operation: Operation, change: Callable[[Operation], Operation]) -> Operation:
@@ -287,6 +303,9 @@ def trouble(phase: Phase, error: Exception) -> tuple[OperationError, bool]:
         )
     if isinstance(error, TookTooLong):
         return OperationError(phase, error.stable_code, error.message, error.operator_message), True
+    if isinstance(error, TimeoutError):
+        message = "It took too long."
+        return OperationError(phase, "step_timeout", message, f"{phase.value} did not end in time: it was cut"), False
     if isinstance(error, AgentError):
         message = "The instance's agent did not do as asked."
         return OperationError(phase, error.stable_code, message, error.message), False

@@ -12,6 +12,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -26,10 +27,18 @@ from controlplane.provisioning.entitlements import check_covers
 from controlplane.provisioning.runner import OperationRunner
 
 QUOTA_LEASE_SECONDS = 10.0
-QUOTA_WAIT_SECONDS = 5.0
+QUOTA_WAIT_SECONDS = 10.0
 _QUOTA_LOOK_SECONDS = 0.02
 _AMEND_ATTEMPTS = 5
 RETRY_SECONDS = 30
+
+
+@dataclass(slots=True)
+class _Turn:
+    """Of one user's requests in this process; `waiting` counts those that have not got it yet."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0
 
 
 class ProvisioningService:
@@ -69,6 +78,7 @@ class ProvisioningService:
         self._random_id = random_id
         self._sleep = sleep
         self._deployment = ""
+        self._turns: dict[str, _Turn] = {}
 
     async def load(self) -> None:
         """Before anything is asked for. Raises StorageUnavailable."""
@@ -89,10 +99,10 @@ class ProvisioningService:
             raise Conflict("No instances are made here: no provider is configured.", code="provisioning_disabled")
         scoped_key = None if key is None else _scoped(principal.user_id, key)
         request_hash = _hash_of("provision", kind.value, name, plan)
-        known = await self._known(scoped_key, request_hash)
-        if known is not None:
-            return known
         async with self._turn_of(principal.user_id):
+            known = await self._known(scoped_key, request_hash)
+            if known is not None:
+                return known
             await self._check_room(principal, kind, plan)
             instance_id = ID_PREFIXES[kind] + self._random_id()
             operation = self._new(
@@ -220,7 +230,31 @@ class ProvisioningService:
 
     @asynccontextmanager
     async def _turn_of(self, user_id: str) -> AsyncIterator[None]:
-        """One request of a user at a time, over all processes: what was counted stays true until it is stored."""
+        """One request of a user at a time, over all processes: what was counted stays true until it is stored.
+
+        Those of this process queue here, so that the lease is asked for once. Raises Overloaded after a while.
+        """
+        turn = self._turns.setdefault(user_id, _Turn())
+        turn.waiting += 1
+        try:
+            async with asyncio.timeout(QUOTA_WAIT_SECONDS):
+                await turn.lock.acquire()
+        except TimeoutError:
+            raise Overloaded("Too many requests of this account are under way; try again.") from None
+        finally:
+            turn.waiting -= 1
+            if not turn.waiting and not turn.lock.locked():
+                self._turns.pop(user_id, None)
+        try:
+            async with self._quota_lease(user_id):
+                yield
+        finally:
+            turn.lock.release()
+            if not turn.waiting:
+                self._turns.pop(user_id, None)
+
+    @asynccontextmanager
+    async def _quota_lease(self, user_id: str) -> AsyncIterator[None]:
         name, owner = f"quota:{user_id}", self._random_id()
         ends = self._clock.monotonic() + QUOTA_WAIT_SECONDS
         while await self._leases.acquire(name, owner, ttl_seconds=QUOTA_LEASE_SECONDS) is None:

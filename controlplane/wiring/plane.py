@@ -137,7 +137,8 @@ class ControlPlane:
             agents=agents,
             clock=clock,
             owner=self._owner,
-            on_stored=self._on_new_instance,
+            ended=metrics.operations_ended,
+            on_running=self._look_at_once,
             entitlements=None if billing_base is None else billing_base.entitlements,
         )
         self._billing = make_billing(
@@ -351,7 +352,7 @@ class ControlPlane:
 
     # -- instances come and go ---------------------------------------------------------------------------------------
 
-    def _on_new_instance(self, instance: Instance) -> None:
+    def _look_at_once(self, instance: Instance) -> None:
         self.services.poller.poll_now(instance.id)
 
     def _on_instance_change(self, before: Instance | None, after: Instance | None) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from prometheus_client import Counter
+
 from controlplane.agents.addresses import check_agent_address
 from controlplane.agents.client import AgentClient
 from controlplane.errors import ConfigurationError
@@ -15,8 +17,9 @@ from controlplane.instances import InstanceDirectory
 from controlplane.jobs import Job
 from controlplane.models import Entitlement, Instance, InstanceKind
 from controlplane.ports import Clock, Entitlements, Provider, Publisher
+from controlplane.provisioning.agent_watch import AgentWatch, Patience
 from controlplane.provisioning.board import OperationBoard
-from controlplane.provisioning.effects import Effects, Patience
+from controlplane.provisioning.effects import Effects
 from controlplane.provisioning.entitlements import FixedEntitlements
 from controlplane.provisioning.local import LocalProvider
 from controlplane.provisioning.machine import Policy
@@ -36,11 +39,7 @@ def make_provider(settings: Settings) -> Provider | None:
     if settings.provider == "local":
         if getattr(sys, "frozen", False):
             raise ConfigurationError("PROVIDER", "local needs a checkout: the binary cannot run agents")
-        return LocalProvider(
-            settings.local_provider_dir,
-            SOURCE_FOLDER,
-            dies_with_parent=settings.local_provider_die_with_parent,
-        )
+        return LocalProvider(settings.local_provider_dir, SOURCE_FOLDER)
     return None
 
 
@@ -96,28 +95,30 @@ def make_provisioning(
     agents: AgentClient,
     clock: Clock,
     owner: str,
-    on_stored: Callable[[Instance], None],
+    ended: Counter,
+    on_running: Callable[[Instance], None],
     entitlements: Entitlements | None = None,
 ) -> Provisioning:
-    """`owner` names this process; `on_stored` is told of each new instance; without `entitlements` of billing's those
-    of the settings hold."""
+    """`owner` names this process; `on_running` is told of each instance that is new or runs again; without
+    `entitlements` of billing's those of the settings hold."""
     provider_name = None if provider is None else provider.name
+    patience = Patience(
+        boot_seconds=settings.provision_boot_seconds,
+        ready_seconds=settings.provision_ready_seconds,
+        ready_checks=settings.provision_ready_checks,
+        ready_interval_seconds=settings.provision_ready_interval_seconds,
+    )
     effects = Effects(
         provider=provider,
         reservations=repositories.vmids,
         directory=directory,
         agents=agents,
+        watch=AgentWatch(agents, clock, patience),
         publisher=publisher,
         clock=clock,
-        patience=Patience(
-            boot_seconds=settings.provision_boot_seconds,
-            ready_seconds=settings.provision_ready_seconds,
-            ready_checks=settings.provision_ready_checks,
-            ready_interval_seconds=settings.provision_ready_interval_seconds,
-        ),
         vmids=range(settings.vmid_first, settings.vmid_last + 1),
         check_address=partial(check_agent_address, networks=settings.agent_networks),
-        on_stored=on_stored,
+        on_running=on_running,
     )
     runner = OperationRunner(
         repositories.operations,
@@ -133,6 +134,8 @@ def make_provisioning(
             longest_retry_seconds=LONGEST_RETRY_SECONDS,
         ),
         lease_seconds=settings.operation_lease_seconds,
+        step_seconds=settings.provision_step_seconds + max(patience.boot_seconds, patience.ready_seconds),
+        ended=ended,
         concurrency=settings.operation_concurrency,
     )
     service = ProvisioningService(

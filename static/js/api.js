@@ -104,3 +104,8 @@ export function instancePath(instance) {
   const base = instance.kind === "dev" ? "/api/dev" : "/api/game/servers";
   return `${base}/${encodeURIComponent(instance.id)}`;
 }
+
+// For Idempotency-Key. Not crypto.randomUUID(), which only secure contexts have.
+export function randomKey() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}

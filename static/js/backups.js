@@ -1,6 +1,6 @@
 // The backups of one game server: the list, and making, restoring and deleting with their progress.
 
-import { ApiError, instancePath } from "./api.js";
+import { ApiError, instancePath, randomKey } from "./api.js";
 import { ask } from "./dialog.js";
 import { BackupRow } from "./backup-row.js";
 import { h, icon, setEnabled, setText } from "./dom.js";
@@ -194,8 +194,4 @@ function unreadable(entries) {
       h("p", {}, `The agent listed ${plural(entries.length, "entry", "entries")} that could not be read in full (${fields}).`),
     ),
   ];
-}
-
-function randomKey() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

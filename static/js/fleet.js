@@ -157,7 +157,7 @@ export function fleetView(context) {
     } else if (total === 0) {
       empty.replaceChildren(
         h("h2", {}, "No servers yet"),
-        h("p", {}, "Game servers and dev containers appear here as soon as they belong to your account."),
+        h("p", {}, "Make one with the buttons above. Those that belong to your account appear here."),
       );
     } else if (found === 0) {
       empty.replaceChildren(h("p", {}, filter === "attention" && !words ? "Nothing needs attention." : "Nothing here fits the search."));

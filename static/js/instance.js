@@ -2,6 +2,7 @@
 
 import { ApiError, instancePath } from "./api.js";
 import { Chip } from "./chip.js";
+import { deleteButton } from "./deletion.js";
 import { ask } from "./dialog.js";
 import { Facts } from "./facts.js";
 import { h, icon, setAttribute, setEnabled, setText } from "./dom.js";
@@ -182,7 +183,7 @@ function present(context, instance, panelName) {
       "header",
       { class: "page-head instance-head" },
       h("div", { class: "instance-title" }, h("span", { class: `kind kind-${instance.kind}` }, icon(instance.kind)), h("div", {}, name, meta)),
-      power.element,
+      h("div", { class: "instance-actions" }, power.element, deleteButton(instance.id, context)),
     ),
     h("div", { class: "state-line" }, chip.element, reason, fresh),
     h("div", { class: "instance-body" }, h("div", { class: "instance-main" }, tabs, place), facts.element),

@@ -3,6 +3,7 @@
 // `tone` is one of ok, busy, warn, bad, idle. `reason` is a sentence, `next` what one can do about it (or "").
 export function summary(instance) {
   const { state } = instance;
+  if (state.operation?.kind === "delete") return say("busy", "Being deleted", "It is stopped and removed with its files.");
   if (state.suspension !== null) {
     return say("bad", "Suspended", state.suspension.reason, "Ask the operator what is needed to lift it.");
   }
@@ -80,7 +81,7 @@ export function axis(value) {
 // What one may ask of it now. Where little is known, everything may be tried.
 export function powerActions(instance) {
   const { state } = instance;
-  if (state.suspension !== null) return { start: false, stop: false, restart: false };
+  if (state.suspension !== null || state.operation !== null) return { start: false, stop: false, restart: false };
   if (state.stale || state.process === "unknown") return { start: true, stop: true, restart: true };
   const isUp = ["running", "starting", "installing"].includes(state.process);
   const isDown = ["stopped", "crashed"].includes(state.process);

@@ -158,9 +158,10 @@ async def test_a_suspended_instance_is_read_but_not_used(database: Database) -> 
         assert (refused.status, refused.code) == (409, "suspended")
         assert refused.body["details"]["reason"] == "unpaid"
         assert (await house.call("GET", f"/api/game/servers/{instance.id}", token=house.ada_token)).status == 200
+        assert "POST /start" not in agent.requests
+        await until(state_where(house, instance.id, operation=None))  # the workload is stopped
         await house.call("POST", f"{admin}/unsuspend", token=house.root_token)
         assert (await house.call("POST", f"/api/game/servers/{instance.id}/start", token=house.ada_token)).status == 200
-        assert agent.requests.count("POST /start") == 1
 
 
 @pytest.mark.gen_test(timeout=60)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.visitor import PATIENCE_MILLISECONDS, Visitor, chromium
-from tests.control_plane_process import ControlPlaneProcess, login
+from tests.control_plane_process import ControlPlaneProcess, call, login
+
+LISTS = ("/api/game/servers", "/api/dev")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Demo:
 
     folder: Path
     description: dict[str, Any]
+    tokens: dict[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -35,12 +38,28 @@ class Demo:
         credentials: dict[str, str] = self.description["customer"]
         return credentials
 
-    def agent(self, vmid: int) -> dict[str, Any]:
-        found: dict[str, Any] = next(agent for agent in self.description["agents"] if agent["vmid"] == vmid)
+    def instance(self, name: str) -> dict[str, Any]:
+        """As its owner reads it."""
+        lists = (call(self.url, "GET", path, None, self.token()).body["items"] for path in LISTS)
+        found: dict[str, Any] = next(each for items in lists for each in items if each["name"] == name)
+        return found
+
+    def path(self, name: str) -> str:
+        """Of its API."""
+        instance = self.instance(name)
+        return f"{LISTS[instance['kind'] == 'dev']}/{instance['id']}"
+
+    def agent(self, name: str) -> dict[str, Any]:
+        instance_id = self.instance(name)["id"]
+        found: dict[str, Any] = next(agent for agent in self.description["agents"] if agent["id"] == instance_id)
         return found
 
     def token(self, account: str = "customer") -> str:
-        return login(self.url, self.description[account])
+        """The same as long as it works: who signs in again and again is held up."""
+        known = self.tokens.get(account)
+        if known is None or call(self.url, "GET", "/api/auth/me", None, known).status == 401:
+            known = self.tokens[account] = login(self.url, self.description[account])
+        return known
 
     def files(self, member: str, name: str) -> list[Path]:
         """Where a file of that name lies among the server's."""
@@ -51,7 +70,7 @@ class Demo:
         return sorted((self._data(member) / "staging").glob("*.partial"))
 
     def _data(self, member: str) -> Path:
-        return self.folder / "agents" / member / "data"
+        return self.folder / "machines" / str(self.instance(member)["vmid"]) / "data"
 
 
 @pytest.fixture(scope="session")

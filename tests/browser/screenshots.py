@@ -15,7 +15,6 @@ from playwright.sync_api import Browser, expect
 from tests.browser.visitor import DESKTOP, PATIENCE_MILLISECONDS, PHONE, Visitor, chromium
 from tests.control_plane_process import ControlPlaneProcess, call, login
 
-EMBERFALL = 102
 COMMANDS = ("join Wren", "join Tamsin", "players", "dig", "dig", "say The market opens at noon", "status", "save")
 
 
@@ -42,7 +41,8 @@ def _live_a_little(demo: dict[str, Any]) -> None:
         call(url, "POST", f"{server}/console/command", {"command": command}, token)
     for name in ("Before the feast", "Monday"):
         call(url, "POST", f"{server}/backups", {"name": name}, token)
-    os.kill(next(agent["pid"] for agent in demo["agents"] if agent["vmid"] == EMBERFALL), signal.SIGKILL)
+    emberfall = demo["gameServers"][1]
+    os.kill(next(agent["pid"] for agent in demo["agents"] if agent["id"] == emberfall), signal.SIGKILL)
 
 
 def _take(browser: Browser, demo: dict[str, Any], folder: Path, suffix: str, shape: dict[str, Any]) -> None:

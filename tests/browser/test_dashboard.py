@@ -18,16 +18,14 @@ from tests.control_plane_process import call, until
 
 pytestmark = pytest.mark.browser
 
-OAKVALE, EMBERFALL, WORKSHOP = 101, 102, 201
-
 
 def digest(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def power(demo: Demo, vmid: int, action: str) -> None:
-    answer = call(demo.url, "POST", f"/api/game/servers/{vmid}/{action}", None, demo.token())
+def power(demo: Demo, name: str, action: str) -> None:
+    answer = call(demo.url, "POST", f"{demo.path(name)}/{action}", None, demo.token())
     assert answer.status == 202
 
 
@@ -66,9 +64,9 @@ def test_a_wrong_password_is_said_in_words(visitor: Visitor, demo: Demo) -> None
 def test_a_change_of_state_arrives_by_itself(customer: Visitor, demo: Demo) -> None:
     expect(customer.row("Oakvale")).to_contain_text("Ready")
     hold_lists(customer)
-    power(demo, OAKVALE, "stop")
+    power(demo, "Oakvale", "stop")
     expect(customer.row("Oakvale")).to_contain_text("Stopped")
-    power(demo, OAKVALE, "start")
+    power(demo, "Oakvale", "start")
     expect(customer.row("Oakvale")).to_contain_text("Ready")
     expect(customer.page.get_by_text("Oakvale is now: Ready.")).to_be_attached()  # said to a screen reader as well
 
@@ -147,7 +145,7 @@ def test_a_console_that_was_cut_comes_back_and_goes_on(customer: Visitor, demo: 
     customer.say("say before the cut")
     expect(customer.screen).to_contain_text("before the cut")
     sockets[0].close(code=4408, reason="")
-    call(demo.url, "POST", f"/api/game/servers/{OAKVALE}/console/command", {"command": "say meanwhile"}, demo.token())
+    call(demo.url, "POST", f"{demo.path('Oakvale')}/console/command", {"command": "say meanwhile"}, demo.token())
     expect(customer.screen).to_contain_text("too slow for the console's output")
     expect(customer.screen).to_contain_text("meanwhile")
     customer.say("say after the cut")
@@ -188,12 +186,13 @@ def test_a_suspension_closes_the_console_and_its_end_opens_it_again(customer: Vi
     customer.open("Workshop")
     console = customer.page.locator(".console-status")
     expect(console).to_have_text("Live")
-    path = f"/api/admin/instances/{WORKSHOP}"
+    path = f"/api/admin/instances/{demo.instance('Workshop')['id']}"
     assert call(demo.url, "POST", f"{path}/suspend", {"reason": "An invoice is open."}, admin).status == 200
     expect(customer.state).to_contain_text("Suspended")
     expect(customer.state).to_contain_text("An invoice is open.")
     expect(console).to_have_text("The instance is suspended.")
     expect(customer.page.get_by_role("button", name="Stop")).to_be_disabled()
+    until(lambda: demo.instance("Workshop")["state"]["operation"] is None)  # its machine is stopped
     assert call(demo.url, "POST", f"{path}/unsuspend", None, admin).status == 200
     expect(customer.state).to_contain_text("Ready")
     expect(console).to_have_text("Live")
@@ -203,7 +202,7 @@ def test_a_killed_agent_is_said_with_what_is_known_and_what_is_not(customer: Vis
     customer.open("Emberfall")
     expect(customer.state).to_contain_text("Ready")
     expect(customer.page.get_by_label("Console", exact=True)).to_contain_text("Live")
-    os.kill(demo.agent(EMBERFALL)["pid"], signal.SIGKILL)
+    os.kill(demo.agent("Emberfall")["pid"], signal.SIGKILL)
     expect(customer.state).to_contain_text("Unreachable")
     expect(customer.state).to_contain_text(
         "Its agent cannot be reached. When it was last heard from, its process was running."
@@ -230,7 +229,7 @@ def test_a_file_of_64_megabytes_arrives_whole(customer: Visitor, demo: Demo, tmp
     page.get_by_label("Folder on the server").fill("maps")
     page.get_by_label("Choose files").set_input_files(file)
     expect(page.get_by_label("Uploads").get_by_text("67.1 MB · uploaded")).to_be_visible()
-    (arrived,) = demo.files("oakvale", file.name)
+    (arrived,) = demo.files("Oakvale", file.name)
     assert arrived.parent.name == "maps"
     assert digest(arrived) == digest(file)
 
@@ -245,14 +244,14 @@ def test_a_cancelled_upload_leaves_nothing_behind(customer: Visitor, demo: Demo,
     page.get_by_label("Choose files").set_input_files(file)
     uploads = page.get_by_label("Uploads")
     expect(uploads).to_contain_text("of 33.6 MB")
-    until(lambda: demo.half_files("oakvale"))
+    until(lambda: demo.half_files("Oakvale"))
     page.get_by_role("navigation", name="Main").get_by_role("link", name="Fleet").click()
     page.get_by_text("Uploading to").get_by_role("link", name="Oakvale").click()  # it went on, and one finds it again
     cancel = page.get_by_role("button", name="Cancel the upload of unwanted.bin")
     cancel.click()
     expect(uploads).to_contain_text("Stopped")
-    until(lambda: not demo.half_files("oakvale"))
-    assert demo.files("oakvale", file.name) == []
+    until(lambda: not demo.half_files("Oakvale"))
+    assert demo.files("Oakvale", file.name) == []
     page.get_by_role("button", name="Dismiss unwanted.bin").click()
     expect(uploads.get_by_role("listitem")).to_have_count(0)
 
@@ -267,7 +266,7 @@ def test_a_refused_upload_says_why(customer: Visitor, demo: Demo) -> None:
     item = page.get_by_label("Uploads").get_by_role("listitem")
     expect(item).to_contain_text("Not uploaded")
     expect(item).to_contain_text("path")
-    assert demo.files("oakvale", "x.txt") == []
+    assert demo.files("Oakvale", "x.txt") == []
 
 
 def test_a_backup_brings_a_files_old_content_back(customer: Visitor, demo: Demo, tmp_path: Path) -> None:
@@ -291,7 +290,7 @@ def test_a_backup_brings_a_files_old_content_back(customer: Visitor, demo: Demo,
     expect(restore).to_be_enabled()
 
     upload("rules made up after the feast")
-    (place,) = demo.files("oakvale", "rules.txt")
+    (place,) = demo.files("Oakvale", "rules.txt")
     assert place.read_text() == "rules made up after the feast"
 
     customer.panel("Backups")
@@ -341,7 +340,7 @@ def test_a_backup_under_way_is_shown_until_it_is_made(customer: Visitor) -> None
 def test_a_backup_made_elsewhere_appears_by_itself(customer: Visitor, demo: Demo) -> None:
     customer.open("Oakvale", "Backups")
     expect(customer.page.get_by_role("heading", name="No backups yet")).to_be_visible()
-    path = f"/api/game/servers/{OAKVALE}/backups"
+    path = f"{demo.path('Oakvale')}/backups"
     made = call(demo.url, "POST", path, {"name": "by a script"}, demo.token())
     assert made.status == 201
     expect(customer.page.get_by_role("heading", name="by a script")).to_be_visible()

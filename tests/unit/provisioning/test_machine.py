@@ -53,11 +53,11 @@ TABLE = {
         "failed": "unpublishing suspending stopping forgotten",
     },
     OperationKind.UNSUSPEND: {
-        "starting": "readyCheck failed",
-        "readyCheck": "lifting failed",
-        "lifting": "publishing failed",
+        "starting": "lifting failed",
+        "lifting": "readyCheck failed",
+        "readyCheck": "publishing failed",
         "publishing": "unsuspended failed",
-        "failed": "starting readyCheck lifting publishing forgotten",
+        "failed": "starting lifting readyCheck publishing forgotten",
     },
 }
 

@@ -23,7 +23,7 @@ from controlplane.models import InstanceKind, Machine, Operation, OperationKind,
 from controlplane.ports import AgentResponse
 from controlplane.provisioning.documents import admin_operation_document, operation_document
 from tests.fakes import FakeTransport
-from tests.provisioning_house import ADA, BOB, LEASE_SECONDS, ROOT, ProvisioningHouse
+from tests.provisioning_house import ADA, BOB, LEASE_SECONDS, ROOT, STEP_SECONDS, ProvisioningHouse
 from tests.refagent_process import until
 
 NEVER_READY = AgentResponse(200, {}, b'{"ready": false, "state": "running", "reason": "no map"}')
@@ -321,6 +321,32 @@ async def test_stopping_lets_the_step_under_way_end_and_leaves_the_rest_to_other
     assert house.operations.operations[operation.id].phase is Phase.SUCCEEDED
 
 
+@pytest.mark.gen_test
+async def test_a_call_that_never_ends_is_cut_and_what_it_did_is_looked_at() -> None:
+    house = await begun()
+    house.runner = house.make_runner("quick", lease_seconds=0.01)  # renewed, and so looked at, every few milliseconds
+    house.service = house.make_service("fake")
+    await house.begin()
+
+    async def hang(_vmid: int) -> None:
+        house.clock.advance(STEP_SECONDS)
+        del house.provider.after["create"]
+        await asyncio.Event().wait()
+
+    house.provider.after["create"] = hang
+    operation = await house.ended(await house.ask())
+    assert (operation.phase, house.provider.count("create")) == (Phase.SUCCEEDED, 1)
+    assert operation.step(Phase.CREATING).attempts == 2  # type: ignore[union-attr]
+
+
+@pytest.mark.gen_test
+async def test_ends_are_counted_by_kind_and_state() -> None:
+    house = await begun()
+    await house.instance()
+    counted = house.metrics.render().decode()
+    assert 'controlplane_operations_ended_total{kind="provision",state="succeeded"} 1.0' in counted
+
+
 # -- keys, quotas, entitlements ----------------------------------------------------------------------------------------
 
 
@@ -337,6 +363,16 @@ async def test_twenty_requests_with_one_key_make_one_operation() -> None:
     assert caught.value.stable_code == "idempotency_key_reused"
     assert (await house.ask(by=BOB, key="same")).id != operations[0].id
     await house.settle()
+
+
+@pytest.mark.gen_test
+async def test_a_repeated_request_is_no_second_instance_to_the_quota() -> None:
+    house = ProvisioningHouse(limit=1)
+    await house.begin()
+    first, again = await asyncio.gather(house.ask(key="same"), house.ask(key="same"))
+    assert first.id == again.id
+    await house.settle()
+    assert (await house.ask(key="same")).id == first.id
 
 
 @pytest.mark.gen_test
@@ -523,7 +559,7 @@ async def test_a_suspension_closes_and_stops_and_keeps_the_data_and_its_end_star
 
 
 @pytest.mark.gen_test
-async def test_a_suspension_that_does_not_end_ready_stays_and_is_not_published() -> None:
+async def test_a_workload_that_does_not_get_ready_again_is_its_owners_to_mend_and_is_not_published() -> None:
     house = await begun()
     instance = await house.instance()
     await house.service.suspend(instance.id, "unpaid", key="1")
@@ -532,9 +568,13 @@ async def test_a_suspension_that_does_not_end_ready_stays_and_is_not_published()
     lifting = await house.service.unsuspend(instance.id, key="2")
     await house.settle()
     assert house.operations.operations[lifting].phase is Phase.FAILED
-    still = house.directory.get(instance.id)
-    assert still is not None
-    assert (still.suspension is not None, house.publisher.published) == (True, set())
+    lifted = house.directory.get(instance.id)
+    assert lifted is not None
+    assert (lifted.suspension, house.publisher.published) == (None, set())
+    house.transport.answers.clear()
+    await house.service.retry(lifting)
+    await house.settle()
+    assert house.publisher.published == {instance.id}
 
 
 @pytest.mark.gen_test

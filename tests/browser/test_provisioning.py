@@ -1,0 +1,79 @@
+"""New instances at the page, in Chromium: asked for, watched while they are made, used, deleted again."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Demo
+from tests.browser.visitor import Visitor
+from tests.control_plane_process import call, until
+
+pytestmark = pytest.mark.browser
+
+
+def test_a_new_server_is_watched_while_it_is_made_then_used_and_deleted(customer: Visitor, demo: Demo) -> None:
+    page = customer.page
+    page.get_by_role("button", name="New game server").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Name")).to_be_focused()
+    page.keyboard.type("Thornwick")
+    dialog.get_by_label("Size").select_option("small")
+    page.keyboard.press("Tab")
+    dialog.get_by_role("button", name="Create it").click()
+
+    making = page.get_by_role("list", name="Under way").get_by_role("listitem")
+    expect(making).to_contain_text("Thornwick")
+    expect(making.get_by_role("progressbar", name="Progress of Thornwick")).to_be_visible()
+    expect(making).to_contain_text("Waiting until it is ready")
+    expect(customer.row("Thornwick")).to_have_count(0)  # nobody sees it before it is ready
+    expect(page.get_by_text("Thornwick is ready.").first).to_be_attached()
+    expect(customer.row("Thornwick")).to_contain_text("Ready")
+    expect(making).to_have_count(0)
+
+    customer.open("Thornwick")
+    customer.say("say hello")
+    expect(customer.screen).to_contain_text("hello")
+    page.get_by_role("button", name="Delete", exact=True).click()
+    gone = dialog.get_by_role("button", name="Delete it for good")
+    expect(gone).to_be_disabled()
+    dialog.get_by_label("Type").fill("Thornwic")
+    expect(gone).to_be_disabled()
+    dialog.get_by_label("Type").fill("Thornwick")
+    gone.click()
+    expect(page.get_by_role("heading", name="Fleet")).to_be_visible()
+    expect(customer.row("Thornwick")).to_have_count(0)
+    until(lambda: len([each for each in (demo.folder / "machines").iterdir() if each.name.isdigit()]) == 3)
+
+
+def test_what_is_being_made_can_be_called_off(customer: Visitor, demo: Demo) -> None:
+    page = customer.page
+    page.get_by_role("button", name="New game server").click()
+    page.get_by_role("dialog").get_by_label("Name").fill("Marrowdale")
+    page.get_by_role("dialog").get_by_role("button", name="Create it").click()
+    making = page.get_by_role("list", name="Under way").get_by_role("listitem")
+    making.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("Marrowdale was canceled.").first).to_be_attached()
+    expect(making).to_have_count(0)
+    operations = call(demo.url, "GET", "/api/operations", None, demo.token()).body["items"]
+    assert {each["name"]: each["state"] for each in operations}["Marrowdale"] == "canceled"
+
+
+def test_a_refusal_is_said_in_words_and_nothing_is_made(customer: Visitor, demo: Demo) -> None:
+    page = customer.page
+    customer.expected.append(r"status of 4\d\d")  # the browser's own note of the answer
+    page.route(
+        "**/api/dev",
+        lambda route: (
+            route.fulfill(
+                status=409,
+                json={"error": "You may have 5 of these.", "code": "quota_reached", "details": None, "requestId": "r"},
+            )
+            if route.request.method == "POST"
+            else route.continue_()
+        ),
+    )
+    page.get_by_role("button", name="New dev container").click()
+    page.get_by_role("dialog").get_by_label("Name").fill("Atelier")
+    page.get_by_role("dialog").get_by_role("button", name="Create it").click()
+    expect(page.get_by_role("alert")).to_contain_text("You may have 5 of these.")

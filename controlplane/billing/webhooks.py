@@ -17,7 +17,7 @@ from controlplane.billing.notices import Notices
 from controlplane.billing.ports import BillingAccountRepository, InboxRepository, OrderRepository, PaymentGateway
 from controlplane.billing.records import WebhookEvent
 from controlplane.billing.settlement import Settlement
-from controlplane.errors import ControlPlaneError, MalformedRequest, Overloaded
+from controlplane.errors import ControlPlaneError, MalformedRequest, Overloaded, PaymentError
 from controlplane.ports import Clock, UserRepository
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class Inbox:
             async with asyncio.timeout(PROCESS_SECONDS):
                 outcome = await self._act(entry)
         except (ControlPlaneError, TimeoutError) as error:
-            reason = str(error) or "it took too long"
+            reason = error.operator_message if isinstance(error, PaymentError) else str(error) or "it took too long"
             logger.warning("an event will be tried again", extra={"event": entry.id, "type": entry.type, "why": reason})
             return await self._fail(entry, reason)
         except Exception as error:  # one that we cannot act on must not keep the job from the others

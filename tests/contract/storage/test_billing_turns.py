@@ -36,14 +36,14 @@ async def test_nobody_is_inside_with_another(database: Database) -> None:
     assert counter.entered == 10
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_customers_do_not_wait_for_each_other(database: Database) -> None:
     turns = Turns(MongoLeaseRepository(database), "owner")
     async with turns.of("usr_1"), turns.of("usr_2"):
         pass
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_who_waits_too_long_or_behind_too_many_is_told(database: Database) -> None:
     leases = MongoLeaseRepository(database)
     impatient = Turns(leases, "owner", wait_seconds=0.05)
@@ -63,7 +63,7 @@ async def test_who_waits_too_long_or_behind_too_many_is_told(database: Database)
     assert sum(isinstance(each, Overloaded) for each in results) == 5
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_turn_whose_lease_passed_on_is_over(database: Database) -> None:
     leases = MongoLeaseRepository(database)
     async with Turns(leases, "slow").of("usr_1") as turn:
@@ -75,7 +75,7 @@ async def test_a_turn_whose_lease_passed_on_is_over(database: Database) -> None:
                 await turn.check()
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_what_one_found_out_serves_those_who_asked_before_it_began(database: Database) -> None:
     turns = Turns(MongoLeaseRepository(database), "owner")
     loop = asyncio.get_running_loop()

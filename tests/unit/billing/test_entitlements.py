@@ -29,7 +29,7 @@ STARTER = PLANS.plans[0].entitlement
         (account(subscription=subscribed(plan_id="gone")), None),
     ],
 )
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_an_account_gives_what_its_plan_says(
     database: Database, stored: BillingAccount | None, expected: Entitlement | None
 ) -> None:

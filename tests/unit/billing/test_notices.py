@@ -37,7 +37,7 @@ async def let_time_pass(database: Database) -> None:
     await database.collection("billing_notices").update_many({}, {"$set": {"lease_ms": 0}})
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_notice_arrives_once_in_both_forms(database: Database) -> None:
     box = Postbox()
     async with serving(box) as url:
@@ -58,7 +58,7 @@ async def test_a_notice_arrives_once_in_both_forms(database: Database) -> None:
     assert notice.sent_at == house.clock.now()
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_mail_server_that_is_away_gets_it_later_under_the_same_id(database: Database) -> None:
     box = Postbox()
     box.refuses = True
@@ -77,7 +77,7 @@ async def test_a_mail_server_that_is_away_gets_it_later_under_the_same_id(databa
     assert len(box.envelopes) == 2
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_what_is_no_longer_true_enough_is_not_sent(database: Database) -> None:
     box = Postbox()
     async with serving(box) as url:

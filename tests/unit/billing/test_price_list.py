@@ -24,7 +24,7 @@ def priced() -> FakeGateway:
     return gateway
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_many_who_look_at_once_are_one_question_until_it_is_old() -> None:
     gateway, clock = priced(), FakeClock()
     prices = PriceList(gateway, PLANS, clock)
@@ -36,7 +36,7 @@ async def test_many_who_look_at_once_are_one_question_until_it_is_old() -> None:
     assert gateway.count("retrieve_price") == 12
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_while_the_provider_is_away_the_former_prices_are_shown_and_it_is_left_alone() -> None:
     gateway, clock = priced(), FakeClock()
     prices = PriceList(gateway, PLANS, clock)
@@ -52,7 +52,7 @@ async def test_while_the_provider_is_away_the_former_prices_are_shown_and_it_is_
     assert gateway.count("retrieve_price") == 13
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_price_that_is_missing_off_sale_or_of_another_interval_is_not_shown() -> None:
     gateway = priced()
     del gateway.prices["price_starter_month"]

@@ -37,7 +37,7 @@ def suspended(house: BillingHouse) -> list[str]:
     return [each.name for each in house.directory.all() if each.suspension is not None]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_where_all_is_well_nothing_is_found_and_nothing_done(database: Database) -> None:
     house = BillingHouse(database)
     for number in (1, 2):
@@ -49,7 +49,7 @@ async def test_where_all_is_well_nothing_is_found_and_nothing_done(database: Dat
     assert await house.billing.reconciliation.latest() == report
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_paid_but_suspended_is_lifted(database: Database) -> None:
     house = BillingHouse(database)
     await customer(house)
@@ -60,7 +60,7 @@ async def test_paid_but_suspended_is_lifted(database: Database) -> None:
     assert found(await reconciled(house)) == []
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_active_but_unpaid_is_suspended(database: Database) -> None:
     house = BillingHouse(database)
     await customer(house)
@@ -73,7 +73,7 @@ async def test_active_but_unpaid_is_suspended(database: Database) -> None:
     assert suspended(house) == ["server 1"]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_an_administrators_suspension_and_exemption_are_no_drift(database: Database) -> None:
     house = BillingHouse(database)
     for number in (1, 2):
@@ -85,7 +85,7 @@ async def test_an_administrators_suspension_and_exemption_are_no_drift(database:
     assert found(await reconciled(house)) == []
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_stale_record_is_read_again(database: Database) -> None:
     house = BillingHouse(database)
     await customer(house)
@@ -94,7 +94,7 @@ async def test_a_stale_record_is_read_again(database: Database) -> None:
     assert (await house.account()).plan_id == "studio"
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_subscriptions_of_nobody_and_missing_ones_are_only_reported(database: Database) -> None:
     house = BillingHouse(database)
     await customer(house)
@@ -106,7 +106,7 @@ async def test_subscriptions_of_nobody_and_missing_ones_are_only_reported(databa
     assert house.effects.asked == []
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_missed_event_is_taken_in_and_acted_on(database: Database) -> None:
     house = BillingHouse(database)
     await customer(house)
@@ -121,7 +121,7 @@ async def test_a_missed_event_is_taken_in_and_acted_on(database: Database) -> No
     assert found(await reconciled(house)) == [("missed_event", "evt_on_its_way", True)]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_dry_run_changes_nothing(database: Database) -> None:
     house = BillingHouse(database)
     await customer(house)
@@ -139,7 +139,7 @@ async def test_a_dry_run_changes_nothing(database: Database) -> None:
     assert await house.billing.reconciliation.latest() is None
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_read_that_fails_is_said_and_nobody_is_touched_for_it(database: Database) -> None:
     house = BillingHouse(database)
     await customer(house)
@@ -153,7 +153,7 @@ async def test_a_read_that_fails_is_said_and_nobody_is_touched_for_it(database: 
     assert found(await reconciled(house)) == [("missed_event", "evt_0", True)]  # its place was not lost
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_one_run_repairs_so_many_and_the_next_goes_on(database: Database) -> None:
     house = BillingHouse(database, billing_actions_per_run=2)
     for number in range(1, 6):
@@ -166,7 +166,7 @@ async def test_one_run_repairs_so_many_and_the_next_goes_on(database: Database) 
         assert len(suspended(house)) == left
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_of_two_processes_one_compares(database: Database) -> None:
     house = BillingHouse(database)
     await customer(house)
@@ -177,7 +177,7 @@ async def test_of_two_processes_one_compares(database: Database) -> None:
     assert await house.billing.reconciliation.latest() == next(each for each in reports if each is not None)
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_second_live_subscription_is_for_a_person_to_decide(database: Database) -> None:
     house = BillingHouse(database)
     await customer(house)

@@ -46,7 +46,7 @@ def suspended(house: BillingHouse) -> list[str]:
     return [each.name for each in house.directory.all() if each.suspension is not None]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_who_does_not_pay_is_reminded_and_then_suspended(database: Database) -> None:
     house = BillingHouse(database)
     await overdue(house)
@@ -69,7 +69,7 @@ async def test_who_does_not_pay_is_reminded_and_then_suspended(database: Databas
     assert [action for action, _ in await house.audited()] == ["billing.suspend"]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_after_the_final_warning_comes_the_deletion(database: Database) -> None:
     house = BillingHouse(database, billing_termination_enabled=True)
     await overdue(house)
@@ -82,7 +82,7 @@ async def test_after_the_final_warning_comes_the_deletion(database: Database) ->
     assert [action for action, _ in house.effects.actions()] == ["suspend", "delete"]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_deletion_waits_until_the_warning_has_been_out_for_its_time(database: Database) -> None:
     first = BillingHouse(database)
     await overdue(first)
@@ -101,7 +101,7 @@ async def test_a_deletion_waits_until_the_warning_has_been_out_for_its_time(data
     assert house.directory.all() == []
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_warning_that_could_not_be_sent_holds_the_deletion(database: Database) -> None:
     house = BillingHouse(database, billing_termination_enabled=True)
     await overdue(house)
@@ -112,7 +112,7 @@ async def test_a_warning_that_could_not_be_sent_holds_the_deletion(database: Dat
     assert house.directory.all()
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_what_was_paid_in_the_meantime_is_seen_before_anything_is_done(database: Database) -> None:
     house = BillingHouse(database)
     await overdue(house)
@@ -122,7 +122,7 @@ async def test_what_was_paid_in_the_meantime_is_seen_before_anything_is_done(dat
     assert await house.notices() == ["sub_1:payment_failed:in_1"]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_nothing_is_done_while_the_provider_is_away(database: Database) -> None:
     house = BillingHouse(database)
     for number in range(1, 6):
@@ -138,7 +138,7 @@ async def test_nothing_is_done_while_the_provider_is_away(database: Database) ->
     assert len(suspended(house)) == 5
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_one_failed_read_spares_that_customer_alone(database: Database) -> None:
     house = BillingHouse(database)
     for number in (1, 2, 3):
@@ -151,7 +151,7 @@ async def test_one_failed_read_spares_that_customer_alone(database: Database) ->
     assert len(suspended(house)) == 3
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_subscription_that_the_provider_does_not_know_suspends_nobody(database: Database) -> None:
     house = BillingHouse(database, billing_termination_enabled=True)
     await overdue(house)
@@ -162,7 +162,7 @@ async def test_a_subscription_that_the_provider_does_not_know_suspends_nobody(da
     assert (await house.account()).access is Access.GRACE
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_customer_that_is_refused_does_not_stand_before_the_others(database: Database) -> None:
     house = BillingHouse(database)
     for number in (1, 2):
@@ -177,7 +177,7 @@ async def test_a_customer_that_is_refused_does_not_stand_before_the_others(datab
     assert len(suspended(house)) == 2
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_an_administrator_is_exempt_at_the_moment_of_acting(database: Database) -> None:
     house = BillingHouse(database)
     await overdue(house)
@@ -188,7 +188,7 @@ async def test_an_administrator_is_exempt_at_the_moment_of_acting(database: Data
     assert await house.notices() == ["sub_1:payment_failed:in_1"]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_one_who_becomes_an_administrator_while_acting_is_spared(database: Database) -> None:
     house = BillingHouse(database)
     await overdue(house)
@@ -209,7 +209,7 @@ async def test_one_who_becomes_an_administrator_while_acting_is_spared(database:
     assert suspended(house) == []
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_run_stops_at_its_limit_and_the_next_goes_on(database: Database) -> None:
     house = BillingHouse(database, billing_actions_per_run=2)
     for number in range(1, 6):
@@ -220,7 +220,7 @@ async def test_a_run_stops_at_its_limit_and_the_next_goes_on(database: Database)
         assert len(suspended(house)) == expected
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_two_processes_do_each_thing_once(database: Database) -> None:
     first = BillingHouse(database)
     for number in range(1, 6):
@@ -238,7 +238,7 @@ async def test_two_processes_do_each_thing_once(database: Database) -> None:
     assert subjects.count("Your servers have been stopped") == 5
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_another_process_that_holds_the_lease_is_not_disturbed(database: Database) -> None:
     house = BillingHouse(database)
     await overdue(house)
@@ -248,7 +248,7 @@ async def test_another_process_that_holds_the_lease_is_not_disturbed(database: D
     assert suspended(house) == []
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_what_failed_is_tried_again(database: Database) -> None:
     house = BillingHouse(database)
     await overdue(house)
@@ -264,7 +264,7 @@ async def test_what_failed_is_tried_again(database: Database) -> None:
     assert (await house.account()).applied_epoch == 2
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_billing_lifts_its_own_suspensions_alone(database: Database) -> None:
     house = BillingHouse(database)
     await overdue(house)
@@ -288,7 +288,7 @@ async def principal_of(house: BillingHouse) -> Principal:
     return Principal(user.id, user.email, user.role, session_id="ses_1")
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_trial_is_told_of_its_end_once_each(database: Database) -> None:
     house = BillingHouse(database)
     await house.user()

@@ -23,7 +23,7 @@ def keys(house: BillingHouse, method: str) -> set[str | None]:
     return {key for called, key in house.gateway.calls if called == method}
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_customer_is_made_once_however_many_ask_in_however_many_processes(database: Database) -> None:
     first = BillingHouse(database)
     ada = await first.user()
@@ -36,7 +36,7 @@ async def test_a_customer_is_made_once_however_many_ask_in_however_many_processe
     assert len(keys(first, "create_checkout")) == 1
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_an_order_whose_answer_was_lost_is_the_same_order_again(database: Database) -> None:
     house = BillingHouse(database)
     ada = await house.user()
@@ -55,7 +55,7 @@ async def test_an_order_whose_answer_was_lost_is_the_same_order_again(database: 
     assert len(house.gateway.checkouts) == 1
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_key_is_stored_before_its_call_is_made(database: Database) -> None:
     house = BillingHouse(database)
     ada = await house.user()
@@ -75,7 +75,7 @@ async def test_a_key_is_stored_before_its_call_is_made(database: Database) -> No
     assert getattr(order, "key", None) in keys(house, "create_customer")
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_after_a_refusal_the_next_order_is_a_new_one(database: Database) -> None:
     house = BillingHouse(database)
     ada = await house.user()
@@ -91,7 +91,7 @@ async def test_after_a_refusal_the_next_order_is_a_new_one(database: Database) -
     assert len(keys(house, "change_subscription_now")) == 2
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_an_upgrade_that_went_through_unheard_is_not_made_again(database: Database) -> None:
     house = BillingHouse(database)
     ada = await house.user()
@@ -104,7 +104,7 @@ async def test_an_upgrade_that_went_through_unheard_is_not_made_again(database: 
     assert house.gateway.count("change_subscription_now") == 1
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_an_old_order_is_not_taken_up_again(database: Database) -> None:
     house = BillingHouse(database)
     ada = await house.user()
@@ -121,7 +121,7 @@ async def test_an_old_order_is_not_taken_up_again(database: Database) -> None:
     assert made[0] == made[1] != made[2]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_an_open_payment_comes_before_an_upgrade(database: Database) -> None:
     house = BillingHouse(database)
     ada = await house.user()
@@ -142,7 +142,7 @@ async def test_an_open_payment_comes_before_an_upgrade(database: Database) -> No
         ("studio", lambda s, u: s.resume(u), "nothing_to_resume"),
     ],
 )
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_what_makes_no_sense_is_refused_without_a_change(
     database: Database, present: str, call: object, code: str
 ) -> None:
@@ -155,7 +155,7 @@ async def test_what_makes_no_sense_is_refused_without_a_change(
     assert {method for method, key in house.gateway.calls if key is not None} == set()
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_an_attached_schedule_is_released_before_an_upgrade_or_a_cancellation(database: Database) -> None:
     house = BillingHouse(database)
     ada = await house.user()
@@ -171,7 +171,7 @@ async def test_an_attached_schedule_is_released_before_an_upgrade_or_a_cancellat
         assert len(methods) == 2
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_nobody_waits_for_an_account_without_end(database: Database) -> None:
     house = BillingHouse(database)
     ada: Principal = await house.user()
@@ -183,7 +183,7 @@ async def test_nobody_waits_for_an_account_without_end(database: Database) -> No
     assert house.gateway.count("set_cancel_at_period_end") == 1
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_subscription_that_ended_may_be_followed_by_another(database: Database) -> None:
     house = BillingHouse(database)
     ada = await house.user()

@@ -16,7 +16,7 @@ async def until_waiting(turns: RequestLine, number: int) -> None:
         await asyncio.sleep(0)
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_turns_come_in_the_order_of_asking() -> None:
     turns = RequestLine(1, 10)
     await turns.take(seconds=1)
@@ -36,7 +36,7 @@ async def test_turns_come_in_the_order_of_asking() -> None:
     assert order == [0, 1, 2]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_full_line_refuses_at_once() -> None:
     turns = RequestLine(1, 1)
     await turns.take(seconds=1)
@@ -48,7 +48,7 @@ async def test_a_full_line_refuses_at_once() -> None:
     await waiting
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_who_waits_too_long_leaves_the_line() -> None:
     turns = RequestLine(1, 10)
     await turns.take(seconds=1)
@@ -59,7 +59,7 @@ async def test_who_waits_too_long_leaves_the_line() -> None:
     await turns.take(seconds=0.01)
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_turn_given_to_one_who_has_just_left_goes_on_to_the_next() -> None:
     turns = RequestLine(1, 10)
     await turns.take(seconds=1)
@@ -73,7 +73,7 @@ async def test_a_turn_given_to_one_who_has_just_left_goes_on_to_the_next() -> No
     assert turns.waiting == 0
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_turn_passes_over_one_who_was_canceled_and_has_not_run_yet() -> None:
     turns = RequestLine(1, 10)
     await turns.take(seconds=1)
@@ -94,7 +94,7 @@ def test_a_build_without_certificates_is_refused_at_the_start(monkeypatch: pytes
         TornadoStripeClient(timeout_seconds=1)
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=60)
 async def test_a_blocking_call_fails_loudly() -> None:
     http = TornadoStripeClient(timeout_seconds=1)
     client = stripe.StripeClient("sk_test_1", http_client=http, base_addresses={"api": "http://127.0.0.1:9"})

@@ -147,8 +147,8 @@ export function billingView({ api, events, parameters }) {
     const cost = plan.prices[interval];
     const may = plan.entitlements;
     const facts = [
-      plural(may.gameServers, "game server", "game servers"),
-      plural(may.devContainers, "dev container", "dev containers"),
+      may.gameServers ? plural(may.gameServers, "game server", "game servers") : null,
+      may.devContainers ? plural(may.devContainers, "dev container", "dev containers") : null,
       `${may.memoryMib / 1024} GiB of memory each`,
       plural(may.backups, "backup each", "backups each"),
       may.ide ? "IDE in the browser" : null,

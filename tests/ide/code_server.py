@@ -17,6 +17,7 @@ SETTINGS = {
     "workbench.startupEditor": "none",
     "workbench.editorLargeFileConfirmation": 100,
     "terminal.integrated.enablePersistentSessions": False,  # a page of one test shows no terminal of another
+    "terminal.integrated.env.linux": {"PROMPT_DIRTRIM": "1"},  # the folder's name alone in the prompt, for the pictures
     "chat.disableAIFeatures": True,
 }
 

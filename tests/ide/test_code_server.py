@@ -50,6 +50,7 @@ def page(browser: Browser) -> Iterator[Page]:
 def take_picture(page: Page, name: str) -> None:
     folder = os.environ.get("IDE_SCREENSHOTS")
     if folder:
+        page.wait_for_timeout(1000)  # for the look of it alone: the terminal draws a little later than it answers
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 

@@ -9,11 +9,12 @@ import pytest
 
 from controlplane.billing.accounts import Access, Drift, DriftReport
 from controlplane.billing.instance_access import REASON
+from controlplane.billing.records import SubscriptionPage
 from controlplane.models import Role, Suspension
 from controlplane.storage.database import Database
 from tests.billing_house import BillingHouse
 from tests.billing_samples import START, invoice, subscription
-from tests.fake_gateway import away
+from tests.fake_gateway import FakeGateway, away
 
 
 async def customer(house: BillingHouse, number: int = 1) -> None:
@@ -166,15 +167,36 @@ async def test_one_run_repairs_so_many_and_the_next_goes_on(database: Database) 
         assert len(suspended(house)) == left
 
 
+class HeldGateway(FakeGateway):
+    """While `is_held`, a list of subscriptions is answered when it is `released`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_held = False
+        self.reached, self.released = asyncio.Event(), asyncio.Event()
+
+    async def list_subscriptions(
+        self, *, customer_id: str | None = None, after: str | None = None, limit: int = 100
+    ) -> SubscriptionPage:
+        if self.is_held:
+            self.reached.set()
+            await self.released.wait()
+        return await super().list_subscriptions(customer_id=customer_id, after=after, limit=limit)
+
+
 @pytest.mark.gen_test(timeout=60)
 async def test_of_two_processes_one_compares(database: Database) -> None:
-    house = BillingHouse(database)
+    gateway = HeldGateway()
+    house = BillingHouse(database, gateway=gateway)
     await customer(house)
-    second = BillingHouse(database, owner="second", gateway=house.gateway, clock=house.clock)
-    reports = await asyncio.gather(*(each.billing.reconciliation.reconcile() for each in (house, second)))
-    assert sum(report is None for report in reports) == 1
-    await second.billing.reconciliation.run_once()
-    assert await house.billing.reconciliation.latest() == next(each for each in reports if each is not None)
+    second = BillingHouse(database, owner="second", gateway=gateway, clock=house.clock)
+    gateway.is_held = True
+    first = asyncio.create_task(house.billing.reconciliation.reconcile())
+    await gateway.reached.wait()
+    assert await second.billing.reconciliation.reconcile() is None
+    gateway.released.set()
+    report = await first
+    assert await house.billing.reconciliation.latest() == report
 
 
 @pytest.mark.gen_test(timeout=60)

@@ -23,7 +23,7 @@ demo: $(STAMP)  ## a control plane with three real agents on loopback (PORT=8080
 	$(BIN)/python run.py demo --port $(or $(PORT),8080) --data-dir $(or $(DATA_DIR),demo-data)
 
 test: $(STAMP)  ## every test that needs nothing but Python: the rest are the checks below
-	$(BIN)/pytest -m "not game and not browser and not binary and not lxd and not ide and not stripe_mock" -n 4 --dist loadfile
+	$(BIN)/pytest -m "not game and not browser and not binary and not lxd and not ide and not stripe_mock" -n 4 --dist worksteal
 
 game-check: $(STAMP)  ## a real OpenTTD dedicated server under the reference agent
 	$(BIN)/pytest -m game tests/game

@@ -103,7 +103,7 @@ class BillingHouse:
         **changes: Any,
     ) -> None:
         self.gateway = gateway or FakeGateway()
-        self.clock = clock or FakeClock()
+        self.clock = clock or FakeClock(START)
         self.mailer = FakeMailer()
         self.metrics = Metrics()
         self.users = MongoUserRepository(database)

@@ -17,6 +17,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from controlplane.models import AgentEndpoint
 from controlplane.storage.database import Database
 from controlplane.storage.migrations import migrate
+from tests.billing_samples import START
 from tests.embedded import EmbeddedThread
 from tests.fakes import FakeClock
 from tests.refagent_process import GAME_OPTIONS, LINE_GAME, TOKEN, AgentProcess
@@ -88,7 +89,7 @@ async def live(database: Database, folder: Path) -> list[str]:
     """The timeline, a line for each day on which something happened."""
     box, loop = Postbox(), asyncio.get_running_loop()
     server = await loop.create_server(lambda: SMTP(box, loop=loop), "127.0.0.1", 0)
-    clock = FakeClock()
+    clock = FakeClock(START)
     mail = {
         "SMTP_URL": f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}",
         "SMTP_SENDER": "service@example.org",

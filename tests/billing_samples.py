@@ -12,7 +12,7 @@ from controlplane.billing.plans import PlanCatalog, load_plans
 from controlplane.billing.records import Invoice, Price, Subscription, SubscriptionItem
 from controlplane.billing.timeline import Policy
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
+START = datetime(2126, 1, 1, tzinfo=UTC)  # far ahead: the server deletes old rows by its own clock
 POLICY = Policy(grace_days=10, termination_enabled=False, termination_days=30)
 TERMINATING = replace(POLICY, termination_enabled=True)
 

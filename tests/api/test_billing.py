@@ -10,6 +10,7 @@ import pytest
 from controlplane.models import InstanceKind
 from controlplane.storage.database import Database
 from tests.api_house import ApiHouse
+from tests.billing_samples import START
 from tests.fakes import FakeClock
 from tests.stripe_house import StripeHouse
 
@@ -162,7 +163,7 @@ async def test_an_upgrade_that_is_not_paid_grants_nothing_and_says_where_to_pay(
 
 @pytest.mark.gen_test(timeout=60)
 async def test_a_downgrade_comes_with_the_next_period_and_can_be_taken_back(database: Database) -> None:
-    async with StripeHouse(database, clock=FakeClock()) as shop:
+    async with StripeHouse(database, clock=FakeClock(START)) as shop:
         await shop.buy("studio")
         answer = await shop.ask("POST", "/downgrade", {"planId": "builder"})
         assert answer.status == 200, answer.raw
@@ -193,7 +194,7 @@ async def test_a_downgrade_below_the_present_use_is_refused_with_names(database:
 
 @pytest.mark.gen_test(timeout=60)
 async def test_a_cancellation_keeps_everything_until_the_period_ends(database: Database) -> None:
-    async with StripeHouse(database, clock=FakeClock()) as shop:
+    async with StripeHouse(database, clock=FakeClock(START)) as shop:
         await shop.buy("builder")
         answer = await shop.ask("POST", "/cancel")
         assert answer.body["pendingChange"]["kind"] == "end"

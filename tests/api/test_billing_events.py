@@ -18,6 +18,7 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from controlplane.models import Role, User
 from controlplane.storage.database import Database
 from tests.api_house import PASSWORD
+from tests.billing_samples import START
 from tests.fake_stripe_process import API_KEY, WEBHOOK_SECRET
 from tests.fakes import FakeClock
 from tests.stripe_house import StripeHouse
@@ -185,7 +186,7 @@ async def see_all(shop: StripeHouse) -> None:
 async def test_events_end_in_the_same_state_however_they_come(
     database: Database, see: SeesSome, release: dict[str, Any]
 ) -> None:
-    async with StripeHouse(database, clock=FakeClock()) as shop:
+    async with StripeHouse(database, clock=FakeClock(START)) as shop:
         stories = Stories(shop, database)
         await stories.live(see)
         await shop.control("release", release)

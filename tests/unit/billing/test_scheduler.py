@@ -56,7 +56,7 @@ async def test_who_does_not_pay_is_reminded_and_then_suspended(database: Databas
     assert [each.subject for each in house.mailer.sent] == [
         "Your payment did not go through",
         "A payment is still open",
-        "Your servers stop on 11 January 2026 unless you pay",
+        "Your servers stop on 11 January 2126 unless you pay",
     ]
     await run_on_each_day(house, 1)
     assert suspended(house) == ["server 1"]
@@ -296,7 +296,7 @@ async def test_a_trial_is_told_of_its_end_once_each(database: Database) -> None:
     await house.billing.scheduler.run_once()
     await run_on_each_day(house, 13)
     assert await house.notices() == [
-        "sub_1:trial_ends_in_3_days:2026-01-15",
-        "sub_1:trial_ends_tomorrow:2026-01-15",
+        "sub_1:trial_ends_in_3_days:2126-01-15",
+        "sub_1:trial_ends_tomorrow:2126-01-15",
     ]
     assert [each.to for each in house.mailer.sent] == ["user1@example.org"] * 2

@@ -106,15 +106,15 @@ def test_an_end_that_was_wished_for_is_followed_by_its_warning_too() -> None:
 def test_a_notice_is_named_for_its_subscription_kind_and_invoice_or_period() -> None:
     assert notice_id(OVERDUE, NoticeKind.PAYMENT_FAILED, "in_1") == "sub_1:payment_failed:in_1"
     trial = milestones(TRIAL, POLICY)[0]
-    assert notice_id(TRIAL, trial.kind, trial.reference) == "sub_1:trial_ends_in_3_days:2026-01-15"
+    assert notice_id(TRIAL, trial.kind, trial.reference) == "sub_1:trial_ends_in_3_days:2126-01-15"
     assert {each.reference for each in milestones(OVERDUE, TERMINATING)} == {"in_1"}
 
 
 def test_facts_are_ready_to_be_read() -> None:
     told = facts(OVERDUE, TERMINATING, "Starter")
     assert told["amount"] == "9.00 EUR"
-    assert told["suspension_day"] == "11 January 2026"
-    assert told["deletion_day"] == "31 January 2026"
+    assert told["suspension_day"] == "11 January 2126"
+    assert told["deletion_day"] == "31 January 2126"
     assert told["pay_url"] == "https://pay.example/in_1"
     assert facts(OVERDUE, POLICY, "Starter")["deletion_day"] == ""
     assert facts(replace(OVERDUE, subscription=None), POLICY, "")["amount"] == ""

@@ -2,7 +2,7 @@
 
 Calls go through the official library's `raw_request_async`: its encoding, version header, retries, idempotency and
 errors. Its typed services build a StripeObject of every answer, which costs the loop 3 ms for one subscription and
-140 ms for a page of a hundred; reading the plain JSON costs a twentieth of it (docs/adr/0012-stripe-raw-requests.md).
+140 ms for a page of a hundred; reading the plain JSON costs a twentieth of it (docs/adr/0007-stripe-raw-requests.md).
 """
 
 from __future__ import annotations

@@ -34,7 +34,12 @@ from controlplane.ports import AgentResponse
 from controlplane.proxying.answer_parser import AnswerParser
 from controlplane.proxying.chunked import ChunkedReader
 
-SCRATCH_BYTES = 256 << 10
+SCRATCH_BYTES = 1 << 20
+READ_BYTES = 256 << 10
+"""What an upload reads at first. More, up to the scratch buffer, while the agent takes each read at once: fewer turns
+for a gigabyte. Less, down to LEAST_READ_BYTES, while it does not: what it leaves is copied and kept for each upload."""
+
+LEAST_READ_BYTES = 64 << 10
 ANSWER_LIMIT_BYTES = 1 << 20
 UPLOAD_LIMIT = 256
 BROKEN_SECONDS = 2.0
@@ -207,6 +212,7 @@ class _Pump:
         self._chunks = None if order.length is not None else ChunkedReader()
         self._sent_bytes = 0
         self._pending = memoryview(b"")
+        self._read_bytes = READ_BYTES
         self._is_body_read = False
         self._agent_broke = False
         self._moved_at = loop.time()
@@ -260,7 +266,7 @@ class _Pump:
 
     def _on_client_readable(self) -> None:
         try:
-            received = self._client.recv_into(self._scratch)
+            received = self._client.recv_into(self._scratch, self._read_bytes)
         except _WOULD_BLOCK:
             return
         except OSError as error:
@@ -272,6 +278,10 @@ class _Pump:
             self.fail(ClientGone())
             return
         self._take(self._scratch[:received])
+        if self._pending:
+            self._read_bytes = max(LEAST_READ_BYTES, self._read_bytes // 2)
+        elif received == self._read_bytes:
+            self._read_bytes = min(SCRATCH_BYTES, self._read_bytes * 2)
         if self._is_body_read or self._pending:
             self._listen_to_client()
 

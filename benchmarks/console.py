@@ -211,7 +211,7 @@ async def connect_viewers(port: int, target: str, token: str, count: int, stream
     """They go on behind the scrollback where they are given the stream's id: a megabyte each is another matter."""
     key = base64.b64encode(os.urandom(16)).decode()
     greeting = (
-        f"GET {target} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
     ).encode()
     auth = build_frame(TEXT, orjson.dumps({"event": "auth", "token": token}), key=b"\1\2\3\4")

@@ -95,16 +95,32 @@ def test_its_own_page_may_open_consoles_on_whichever_port_it_got_and_by_either_n
             assert handshake_status(url, origin) == 403, origin
 
 
-def test_a_second_start_keeps_users_and_instances(tmp_path: Path) -> None:
+def buy(url: str, token: str, plan: str) -> None:
+    """As a person does on the pretended Stripe's page."""
+    order = {"planId": plan, "interval": "month"}
+    page = urlsplit(call(url, "POST", "/api/billing/checkout", order, token).body["url"])
+    checkout = page.path.rpartition("/")[2]
+    paid = call(f"http://{page.netloc}", "POST", f"/_control/checkout/{checkout}", {"outcome": "pay"})
+    assert paid.status == 200
+    until(lambda: call(url, "GET", "/api/billing", None, token).body["status"] == "active")
+
+
+def test_a_second_start_keeps_users_instances_and_what_was_bought(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     demo, first = start(folder)
     with demo:
+        buy(first["url"], login(first["url"], first["customer"]), "builder")
         assert demo.stop() == 0
     demo, second = start(folder)
     with demo:
         for key in ("admin", "customer", "gameServers", "devContainers"):
             assert first[key] == second[key]
         assert call(second["url"], "POST", "/api/auth/login", second["admin"]).status == 200
+        token = login(second["url"], second["customer"])
+        kept = call(second["url"], "GET", "/api/billing", None, token).body
+        assert (kept["status"], kept["plan"]["id"], kept["access"]) == ("active", "builder", "full")
+        ended = call(second["url"], "POST", "/api/billing/cancel", {}, token)
+        assert ended.body["cancelAtPeriodEnd"] is True
 
 
 def test_kill_9_of_the_demo_leaves_no_child_behind_and_the_folder_opens_again(tmp_path: Path) -> None:

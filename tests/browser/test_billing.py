@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import expect
 
 from tests.browser.conftest import Demo
 from tests.browser.visitor import Visitor
@@ -61,15 +61,12 @@ def test_administrators_are_told_that_they_are_exempt(visitor: Visitor, demo: De
 def test_an_open_payment_stands_above_the_fleet(visitor: Visitor, demo: Demo) -> None:
     """The answer is changed on its way to the page: the pretended Stripe of the demo lives in real time."""
     page = visitor.page
-
-    def unpaid(route: Route) -> None:
-        answer = route.fetch()
-        state = {**answer.json(), "status": "past_due", "access": "grace", "payUrl": "https://pay.example/in_1"}
-        route.fulfill(response=answer, json={**state, "suspensionAt": "2030-01-11T00:00:00.000Z"})
-
-    page.route("**/api/billing", unpaid)
+    state = call(demo.url, "GET", "/api/billing", None, demo.token("customer")).body
+    unpaid = {"status": "past_due", "access": "grace", "payUrl": "https://pay.example/in_1"}
+    changed = {**state, **unpaid, "suspensionAt": "2030-01-11T00:00:00.000Z"}
+    page.route("**/api/billing", lambda route: route.fulfill(json=changed))
     visitor.sign_in(demo.customer)
     banner = page.get_by_role("alert").filter(has_text="A payment did not go through")
     expect(banner).to_contain_text("Your servers are stopped on")
     expect(banner.get_by_role("link", name="Pay now")).to_have_attribute("href", "https://pay.example/in_1")
-    page.unroute("**/api/billing")
+    page.unroute_all(behavior="wait")

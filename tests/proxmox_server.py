@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from controlplane.storage.first_start import make_certificate
 from tests.proxmox_schema import SCHEMA
 
 TOKEN = "controlplane@pve!provision=aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
@@ -79,7 +79,8 @@ class ProxmoxServer:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.ca_file, key = _certificate(folder)
+        made = make_certificate(folder)
+        self.ca_file, key = made.certificate, made.key
         self.nodes: dict[str, dict[str, Any]] = {
             "pve1": {"status": "online", "maxmem": 64 * GIB, "mem": 16 * GIB},
             "pve2": {"status": "online", "maxmem": 64 * GIB, "mem": 32 * GIB},
@@ -425,17 +426,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - http.server's name
         """Says nothing."""
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    certificate, key = folder / "pve-root-ca.pem", folder / "pve.key"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-keyout", key, "-out", certificate, "-subj", "/CN=pve", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-days", "2"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return certificate, key

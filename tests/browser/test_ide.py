@@ -40,7 +40,18 @@ def opened(context: BrowserContext, plane: IdePlane, mode: str) -> Page:
     page = context.new_page()
     page.goto(plane.open_url(mode))
     expect(page.locator("body")).to_have_attribute("data-state", "ready")
+    # The shell's socket opens beside the list of files: keys that come before it go nowhere.
+    expect(page.locator("body")).to_have_attribute("data-link", "open")
     return page
+
+
+def run_in_shell(page: Page, plane: IdePlane, command: str, into: str, expected: str) -> None:
+    """Types the command, its output going into a file, and returns when the shell has written what is expected."""
+    page.locator("#screen").click()
+    page.keyboard.type(f"{command} > {into}")
+    page.keyboard.press("Enter")
+    written = plane.files / into
+    until(lambda: written.exists() and written.read_text() == expected)
 
 
 def fetched(page: Page, path: str, **options: Any) -> Any:
@@ -151,15 +162,10 @@ def test_an_app_cannot_open_itself_to_other_origins(plane: IdePlane, context: Br
 
 def test_the_same_shell_comes_back_when_the_control_plane_was_killed(plane: IdePlane, context: BrowserContext) -> None:
     pages = [opened(context, plane, mode) for mode in MODES]
-    for page in pages:
-        page.locator("#screen").click()
-        page.keyboard.type("HERE=still-$((40 + 2))")
-        page.keyboard.press("Enter")
+    for mode, page in zip(MODES, pages, strict=True):
+        # Written, so that the shell has it: keys on their way when the control plane is killed are lost with it.
+        run_in_shell(page, plane, "HERE=still-$((40 + 2)); echo $HERE", f"before-{mode}.txt", "still-42\n")
     plane.restart(signal.SIGKILL)
     for mode, page in zip(MODES, pages, strict=True):
         expect(page.locator("body")).to_have_attribute("data-link", "open", timeout=RECONNECTED_MILLISECONDS)
-        page.locator("#screen").click()
-        page.keyboard.type(f"echo $HERE > again-{mode}.txt")
-        page.keyboard.press("Enter")
-        written = plane.files / f"again-{mode}.txt"
-        until(lambda written=written: written.exists() and written.read_text() == "still-42\n")
+        run_in_shell(page, plane, "echo $HERE", f"again-{mode}.txt", "still-42\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
 import queue
 import re
 import sys
@@ -20,6 +21,7 @@ import orjson
 request_id_of_context: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 QUEUE_RECORDS = 10_000
+LAST_RECORDS_SECONDS = 5.0
 _SECRET_PATTERNS = (
     re.compile(r"(?i)(bearer\s+)[a-z0-9._~+/=-]+"),
     re.compile(r"(?i)([?&](?:token|ide_token|ticket|access_token|code|secret)=)[^&\s\"']+"),
@@ -86,12 +88,30 @@ class _BoundedQueueHandler(logging.handlers.QueueHandler):
             self.dropped += 1
 
 
+class _BoundedListener(logging.handlers.QueueListener):
+    """Ends although nobody reads what it writes."""
+
+    def stop(self) -> None:
+        """Write what is queued, then end. What is not taken within LAST_RECORDS_SECONDS is lost, and the process ends
+        here with the status that it would have had: the interpreter's own end would wait for the stuck writer.
+        """
+        writer = self._thread
+        assert writer is not None
+        try:
+            self.queue.put(self._sentinel, timeout=LAST_RECORDS_SECONDS)  # type: ignore[attr-defined]
+            writer.join(LAST_RECORDS_SECONDS)
+        except queue.Full:
+            pass
+        if writer.is_alive():
+            os._exit(1 if sys.exc_info()[0] else 0)
+
+
 def configure_logging(level: str, stream: TextIO = sys.stderr) -> logging.handlers.QueueListener:
     """Send every logger's records to `stream` as JSON. Stop the returned listener last, to write what is queued."""
     records: queue.Queue[Any] = queue.Queue(QUEUE_RECORDS)
     writer = logging.StreamHandler(stream)
     writer.setFormatter(JsonFormatter())
-    listener = logging.handlers.QueueListener(records, writer)
+    listener = _BoundedListener(records, writer)
     root = logging.getLogger()
     root.handlers[:] = [_BoundedQueueHandler(records)]
     root.setLevel(level)

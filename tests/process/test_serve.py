@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -134,4 +135,17 @@ def test_a_second_signal_ends_it_at_once(data_folder: Path) -> None:
         os.kill(process.process.pid, signal.SIGTERM)
         process.process.send_signal(signal.SIGINT)
         process.process.wait(20)
+        until(lambda: are_gone(children))
+
+
+def test_output_that_nobody_reads_does_not_keep_it_from_ending(data_folder: Path) -> None:
+    with serve(data_folder) as process:
+        url = url_of(process)
+        until(lambda: call(url, "GET", "/readyz").status == 200)
+        assert process.process.stdout is not None
+        small = fcntl.fcntl(process.process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        for _ in range(small // 100):  # a line of the access log is longer
+            assert call(url, "GET", "/healthz").status == 200
+        children = process.children()
+        assert process.stop() == 0
         until(lambda: are_gone(children))

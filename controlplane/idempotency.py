@@ -15,6 +15,8 @@ from controlplane.ports import Clock, IdempotencyRepository
 from controlplane.secretbox import SecretBox
 
 MAX_KEY_CHARACTERS = 128
+RENEWAL_SECONDS = 10
+"""A claim that is not renewed is taken over after some of these: its process must have died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Idempotency:
         self._repository = repository
         self._secret_box = secret_box
         self._clock = clock
+        self._running: set[tuple[str, str]] = set()
 
     async def run(
         self, *, scope: str, key: str, request: bytes, execute: Callable[[], Awaitable[RawAnswer]]
@@ -37,7 +40,7 @@ class Idempotency:
         """The answer, and whether it is a replay. `scope` is whose key it is; `request` is hashed to tell them apart.
 
         Raises InvalidInput for an unusable key and Conflict as `IdempotencyRepository.begin` does. When `execute`
-        raises, nothing is stored and the key is free again.
+        raises, nothing is stored and the key is free again. The claim is held by `renew_claims` while it runs.
         """
         if not (1 <= len(key) <= MAX_KEY_CHARACTERS and key.isascii() and key.isprintable()):
             raise InvalidInput({"Idempotency-Key": [f"must be 1 to {MAX_KEY_CHARACTERS} printable ASCII characters"]})
@@ -46,11 +49,19 @@ class Idempotency:
         stored = await self._repository.begin(scope, key, request_hash, now=self._clock.now())
         if stored is not None:
             return RawAnswer(stored.status, self._secret_box.open(stored.sealed_body, context)), True
+        self._running.add((scope, key))
         try:
             answer = await execute()
         except BaseException:
             await self._repository.abandon(scope, key)
             raise
+        finally:
+            self._running.discard((scope, key))
         sealed = StoredAnswer(request_hash, answer.status, self._secret_box.seal(answer.body, context))
         await self._repository.finish(scope, key, sealed, now=self._clock.now())
         return answer, False
+
+    async def renew_claims(self) -> None:
+        """Tell that the requests under way here still run. To be called every RENEWAL_SECONDS."""
+        if self._running:
+            await self._repository.renew(list(self._running), now=self._clock.now())

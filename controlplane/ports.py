@@ -202,6 +202,9 @@ class IdempotencyRepository(Protocol):
         """Claim the key. None: this caller runs the request. A StoredAnswer: it ran before. Raises Conflict:
         `idempotency_key_reused` for another request hash, `idempotency_in_progress` while the first still runs."""
 
+    async def renew(self, claims: Sequence[tuple[str, str]], *, now: datetime) -> None:
+        """The requests of these (scope, key) still run: nobody may take their keys over for some time more."""
+
     async def finish(self, scope: str, key: str, answer: StoredAnswer, *, now: datetime) -> None: ...
 
     async def abandon(self, scope: str, key: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from pymongo.errors import DuplicateKeyError
@@ -12,8 +13,8 @@ from controlplane.storage.database import Database, Document
 from controlplane.storage.documents import exact
 from controlplane.storage.failures import translated
 
-# Longer than any request may run (an agent's action is bounded by ten minutes): its process must have died.
-ABANDONED_AFTER = timedelta(minutes=15)
+# Three renewals were missed: the process that claimed the key must have died.
+ABANDONED_AFTER = timedelta(seconds=35)
 _CLAIM_ATTEMPTS = 5
 
 
@@ -24,7 +25,13 @@ class MongoIdempotencyRepository:
         self._answers = database.collection("idempotency")
 
     async def begin(self, scope: str, key: str, request_hash: str, *, now: datetime) -> StoredAnswer | None:
-        claim = {"_id": _id(scope, key), "request_hash": exact(request_hash), "started_at": now, "status": None}
+        claim = {
+            "_id": _id(scope, key),
+            "request_hash": exact(request_hash),
+            "started_at": now,
+            "renewed_at": now,
+            "status": None,
+        }
         for _ in range(_CLAIM_ATTEMPTS):
             try:
                 with translated():
@@ -43,15 +50,22 @@ class MongoIdempotencyRepository:
             raise Conflict("This idempotency key was used for another request.", code="idempotency_key_reused")
         if row["status"] is not None:
             return StoredAnswer(row["request_hash"], row["status"], bytes(row["sealed_body"]))
-        if row["started_at"] > now - ABANDONED_AFTER:
+        if row["renewed_at"] > now - ABANDONED_AFTER:
             raise _in_progress()
         with translated():
             taken_over = await self._answers.update_one(
-                {"_id": row["_id"], "status": None, "started_at": row["started_at"]}, {"$set": {"started_at": now}}
+                {"_id": row["_id"], "status": None, "renewed_at": row["renewed_at"]}, {"$set": {"renewed_at": now}}
             )
         if taken_over.matched_count != 1:
             raise _in_progress()
         return None
+
+    async def renew(self, claims: Sequence[tuple[str, str]], *, now: datetime) -> None:
+        with translated():
+            await self._answers.update_many(
+                {"_id": {"$in": [_id(scope, key) for scope, key in claims]}, "status": None},
+                {"$set": {"renewed_at": now}},
+            )
 
     async def finish(self, scope: str, key: str, answer: StoredAnswer, *, now: datetime) -> None:
         finished = {

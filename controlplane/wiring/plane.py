@@ -31,7 +31,7 @@ from controlplane.backups import BackupService
 from controlplane.clock import SystemClock
 from controlplane.errors import AgentUnreachable, InvalidInput, StorageError, StorageUnavailable
 from controlplane.events import EventHub
-from controlplane.idempotency import Idempotency
+from controlplane.idempotency import RENEWAL_SECONDS, Idempotency
 from controlplane.instance_views import InstanceViews
 from controlplane.instances import InstanceDirectory
 from controlplane.jobs import Job, JobRunner
@@ -299,6 +299,7 @@ class ControlPlane:
             Job("consoles", services.consoles.run_once, 1, 10),
             Job("live", services.live.check, 1.5, 10),
             Job("audit", services.audit.flush, 5, 30),
+            Job("idempotency", services.idempotency.renew_claims, RENEWAL_SECONDS, RENEWAL_SECONDS),
             *ide_jobs(services.ide),
             *self._publishing.jobs(),
             *self.provisioning.jobs(services.settings),

@@ -76,3 +76,15 @@ async def test_one_takes_over_from_a_process_that_died(keys: MongoIdempotencyRep
     results = await asyncio.gather(*racers, return_exceptions=True)
     assert results.count(None) == 1
     assert all(isinstance(each, Conflict) for each in results if each is not None)
+
+
+@pytest.mark.gen_test
+async def test_what_still_runs_is_not_taken_over(keys: MongoIdempotencyRepository) -> None:
+    await keys.begin("usr_1", "runs", "hash", now=NOW)
+    await keys.begin("usr_1", "died", "hash", now=NOW)
+    await keys.renew([("usr_1", "runs"), ("usr_1", "never begun")], now=NOW + ABANDONED_AFTER)
+    later = NOW + ABANDONED_AFTER + timedelta(seconds=1)
+    with pytest.raises(Conflict):
+        await keys.begin("usr_1", "runs", "hash", now=later)
+    assert await keys.begin("usr_1", "died", "hash", now=later) is None
+    assert await keys.begin("usr_1", "never begun", "hash", now=later) is None

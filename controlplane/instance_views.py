@@ -29,6 +29,7 @@ class _Rendered:
     """An instance's JSON but for the age of its state, and what it was made of. Milliseconds since the epoch.
 
     `observed_ms` is None where the agent was never observed; `stale_from_ms` is when a fresh state goes stale by age.
+    Before and behind the age stand `head` and `tail`; the state itself begins at `state_start` and ends one byte early.
     """
 
     instance: Instance
@@ -37,19 +38,15 @@ class _Rendered:
     is_stale: bool
     stale_from_ms: int
     observed_ms: int | None
-    record: bytes
-    ahead: bytes
-    behind: bytes
+    head: bytes
+    tail: bytes
+    state_start: int
 
     def state_at(self, now_ms: int) -> bytes:
-        if self.observed_ms is None:
-            return b"%bnull%b" % (self.ahead, self.behind)
-        return b"%b%d%b" % (self.ahead, max(0, now_ms - self.observed_ms), self.behind)
+        return _around_age(self.head[self.state_start :], self.observed_ms, now_ms, self.tail[:-1])
 
     def document_at(self, now_ms: int) -> bytes:
-        if self.observed_ms is None:
-            return b"%b%bnull%b}" % (self.record, self.ahead, self.behind)
-        return b"%b%b%d%b}" % (self.record, self.ahead, max(0, now_ms - self.observed_ms), self.behind)
+        return _around_age(self.head, self.observed_ms, now_ms, self.tail)
 
 
 class InstanceViews:
@@ -138,7 +135,7 @@ class InstanceViews:
                 break
             items.append(rendered.document_at(now_ms))
             last_id = instance.id
-        return b'{"items":[' + b",".join(items) + b'],"nextAfter":' + orjson.dumps(next_after) + b"}"
+        return b'{"items":[%b],"nextAfter":%b}' % (b",".join(items), orjson.dumps(next_after))
 
     def observe(self, gauge: Gauge) -> None:
         """Set the gauge of instances by kind and connection."""
@@ -170,6 +167,7 @@ class InstanceViews:
         ahead, behind = state_json_around_age(
             state, suspension=instance.suspension, operation=state_operation(operation), stale=stale
         )
+        record = _record_prefix(instance)
         observed_ms = None if state.observed_at is None else _milliseconds(state.observed_at)
         rendered = _Rendered(
             instance=instance,
@@ -178,9 +176,9 @@ class InstanceViews:
             is_stale=stale,
             stale_from_ms=(observed_ms or 0) + int(self._stale_after_seconds * 1000),
             observed_ms=observed_ms,
-            record=_record_prefix(instance),
-            ahead=ahead,
-            behind=behind,
+            head=record + ahead,
+            tail=behind + b"}",
+            state_start=len(record),
         )
         self._rendered[instance.id] = rendered
         return rendered
@@ -188,6 +186,13 @@ class InstanceViews:
     def _forget(self, before: Instance | None, after: Instance | None) -> None:
         if after is None and before is not None:
             self._rendered.pop(before.id, None)
+
+
+def _around_age(head: bytes, observed_ms: int | None, now_ms: int, tail: bytes) -> bytes:
+    """An age is never negative, though clocks are set back."""
+    if observed_ms is None:
+        return b"%bnull%b" % (head, tail)
+    return b"%b%d%b" % (head, now_ms - observed_ms if now_ms > observed_ms else 0, tail)
 
 
 def _record_prefix(instance: Instance) -> bytes:

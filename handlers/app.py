@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tornado.web
-from tornado.httputil import HTTPServerConnectionDelegate
+from tornado.httputil import HTTPServerConnectionDelegate, HTTPServerRequest
 
 from controlplane.auth.api_keys import Scope
 from controlplane.services import Services
@@ -243,6 +245,26 @@ def make_app(services: Services) -> HTTPServerConnectionDelegate:
     return Front(_make_application(services, log), services, log)
 
 
+def _streaming(handler: type[tornado.web.RequestHandler]) -> type[tornado.web.RequestHandler]:
+    return tornado.web.stream_request_body(type(handler.__name__, (handler,), {}))
+
+
+_HANDLERS: set[type[tornado.web.RequestHandler]] = {NotFoundHandler, *(route.handler for route in ROUTES)}
+_STREAMING = {handler: _streaming(handler) for handler in _HANDLERS}
+
+
+class _Application(tornado.web.Application):
+    """A GET without a body is not streamed: that would cost each read another turn of the loop."""
+
+    def get_handler_delegate(
+        self, request: HTTPServerRequest, target_class: type[tornado.web.RequestHandler], *args: Any, **kwargs: Any
+    ) -> Any:
+        headers = request.headers
+        if request.method != "GET" or "Content-Length" in headers or "Transfer-Encoding" in headers:
+            target_class = _STREAMING[target_class]
+        return super().get_handler_delegate(request, target_class, *args, **kwargs)
+
+
 def _make_application(services: Services, log: RequestLog) -> tornado.web.Application:
     description = describe(ROUTES)
     assets = load_assets()
@@ -262,7 +284,7 @@ def _make_application(services: Services, log: RequestLog) -> tornado.web.Applic
         for route in ROUTES
     ]
     unknown = Route("(unknown)", NotFoundHandler, {})
-    return tornado.web.Application(
+    return _Application(
         rules,
         default_handler_class=NotFoundHandler,
         default_handler_args={"services": services, "route": unknown},

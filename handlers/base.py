@@ -7,7 +7,6 @@ route table, and *returns* an `Answer`; the base renders it. Errors are raised, 
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 import re
 import secrets
@@ -75,7 +74,7 @@ def _answering(verb: Verb) -> Callable[..., Awaitable[None] | None]:
         if key is not None and handler.endpoint.idempotent:
             return handler.answer_once(key, lambda: verb(handler, **path))
         answer = verb(handler, **path)
-        if inspect.isawaitable(answer):
+        if not isinstance(answer, Answer):
             return handler.answer_later(answer)
         handler.render_answer(answer)
         return None
@@ -83,9 +82,12 @@ def _answering(verb: Verb) -> Callable[..., Awaitable[None] | None]:
     return run
 
 
-@tornado.web.stream_request_body
 class ApiHandler(tornado.web.RequestHandler):
-    """Subclasses define `on_get`, `on_post` and so on, which return an Answer, at once or awaited."""
+    """Subclasses define `on_get`, `on_post` and so on, which return an Answer, at once or awaited.
+
+    The application serves a request with a body by a class of the same that streams it (`handlers.app`): `prepare`
+    decides before any of the body is read.
+    """
 
     services: Services
     route: Route
@@ -253,7 +255,7 @@ class ApiHandler(tornado.web.RequestHandler):
 
         async def execute() -> RawAnswer:
             answer = verb()
-            if inspect.isawaitable(answer):
+            if not isinstance(answer, Answer):
                 answer = await answer
             return RawAnswer(answer.status, answer.encoded())
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +141,19 @@ class DyingEffects:
         await self._inner.release_vmid(operation)
 
 
-async def serve(environment: Mapping[str, str]) -> None:
+MakeProvider = Callable[[Settings, Journal, FaultPoint], WatchedProvider]
+
+
+def make_local(settings: Settings, journal: Journal, _fault: FaultPoint) -> WatchedProvider:
+    profiles = {InstanceKind.GAME: PROFILES[InstanceKind.DEV], InstanceKind.DEV: NEVER_READY}  # a shell is soon ready
+    return WatchedProvider(LocalProvider(settings.local_provider_dir, ROOT, profiles=profiles), journal)
+
+
+async def serve(environment: Mapping[str, str], make_provider: MakeProvider, make_effects: type[DyingEffects]) -> None:
     settings = Settings.from_env(environment)
     journal = Journal(Path(environment["JOURNAL"]))
-    profiles = {InstanceKind.GAME: PROFILES[InstanceKind.DEV], InstanceKind.DEV: NEVER_READY}  # a shell is soon ready
-    watched = WatchedProvider(LocalProvider(settings.local_provider_dir, ROOT, profiles=profiles), journal)
+    fault = FaultPoint(environment.get("DIE_AT", ""), environment.get("DIE_NAME", ""))
+    watched = make_provider(settings, journal, fault)
     provider: Provider = watched
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
@@ -153,8 +161,7 @@ async def serve(environment: Mapping[str, str]) -> None:
     async with open_database(settings) as database:
         plane = ControlPlane(settings, database, provider=provider)
         runner = plane.provisioning.runner
-        fault = FaultPoint(environment.get("DIE_AT", ""), environment.get("DIE_NAME", ""))
-        runner._effects = DyingEffects(  # type: ignore[assignment]
+        runner._effects = make_effects(  # type: ignore[assignment]
             runner._effects, fault, journal, plane.services.agents, watched
         )
         server = ApiServer(plane.services)
@@ -166,12 +173,12 @@ async def serve(environment: Mapping[str, str]) -> None:
         await plane.stop()
 
 
-def main() -> None:
+def main(make_provider: MakeProvider, make_effects: type[DyingEffects]) -> None:
     listener = configure_logging("WARNING")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as running:
-        running.run(serve(os.environ))
+        running.run(serve(os.environ, make_provider, make_effects))
     listener.stop()
 
 
 if __name__ == "__main__":
-    main()
+    main(make_local, DyingEffects)

@@ -3,64 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import select
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.announced_process import AnnouncedProcess
+
 API_KEY = "sk_test_fake"
 WEBHOOK_SECRET = "whsec_fake"
 SMALL, LARGE, SMALL_YEARLY = "price_small_month", "price_large_month", "price_small_year"
 PRICES = (f"{SMALL}=900:eur:month:Small", f"{LARGE}=2900:eur:month:Large", f"{SMALL_YEARLY}=9000:eur:year:Small")
 
 
-class FakeStripeProcess:
+class FakeStripeProcess(AnnouncedProcess):
     """Use it in a `with`: it is ended, and waited for, at the end. `options` go to its command line."""
 
     def __init__(self, *options: str, prices: tuple[str, ...] = PRICES) -> None:
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "controlplane.demo.fake_stripe", "--port", "0", "--die-with-parent"),
-                *(word for price in prices for word in ("--price", price)),
-                *options,
-            ],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-        )
-        assert self.process.stdout is not None
-        readable, _, _ = select.select([self.process.stdout], [], [], 30)
-        line = self.process.stdout.readline().decode() if readable else ""
-        if not line.startswith("fake stripe listening on "):
-            self.end()
-            raise AssertionError(f"the fake did not start: {line!r}")
-        self.url = line.removeprefix("fake stripe listening on ").strip()
-
-    def __enter__(self) -> FakeStripeProcess:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.end()
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        sold = (word for price in prices for word in ("--price", price))
+        super().__init__("controlplane.demo.fake_stripe", "--port", "0", "--die-with-parent", *sold, *options)
 
     def control(self, verb: str, body: Any = None, *, method: str = "POST", seconds: float = 30) -> Any:
         """`verb` with its id, as `checkout/cs_test_…`. Blocks: the fake must not need this process's loop to answer.

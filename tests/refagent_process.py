@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import psutil
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from tests.announced_process import AnnouncedProcess
+
 TOKEN = "test-token-0123456789"
-ROOT = Path(__file__).resolve().parent.parent
 LINE_GAME = (sys.executable, "-u", "-m", "controlplane.demo.line_game", "Testholm")
 GAME_OPTIONS = ("--ready-pattern", "World ready", "--stop-line", "quit")
 
@@ -42,58 +40,24 @@ class Answer:
         return json.loads(self.raw)
 
 
-class AgentProcess:
+class AgentProcess(AnnouncedProcess):
     """Use it in a `with`: the agent is ended, and its process waited for, at the end."""
 
     def __init__(
         self, folder: Path, command: tuple[str, ...], *options: str, environment: dict[str, str] | None = None
     ) -> None:
         self.folder = folder
-        self._log = (folder.parent / f"{folder.name}.log").open("ab")
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "controlplane.refagent"),
+        with (folder.parent / f"{folder.name}.log").open("ab") as log:
+            super().__init__(
+                "controlplane.refagent",
                 *("--port", "0", "--dir", str(folder), "--die-with-parent", *options, "--", *command),
-            ],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "AGENT_TOKEN": TOKEN, **(environment or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-        )
-        self.url = self._read_url()
-
-    def _read_url(self) -> str:
-        assert self.process.stdout is not None
-        readable, _, _ = select.select([self.process.stdout], [], [], 20)
-        line = self.process.stdout.readline().decode() if readable else ""
-        if not line.startswith("refagent listening on "):
-            self.end()
-            raise AssertionError(f"the agent did not start: {line!r}; see {self._log.name}")
-        return line.removeprefix("refagent listening on ").strip()
+                environment={"AGENT_TOKEN": TOKEN, **(environment or {})},
+                stderr=log,
+            )
 
     @property
     def files(self) -> Path:
         return self.folder / "files"
-
-    def __enter__(self) -> AgentProcess:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.end()
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        self._log.close()
 
     async def call(
         self,

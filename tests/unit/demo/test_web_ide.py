@@ -8,13 +8,24 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from controlplane.demo.web_ide.origin import is_same_origin
-from tests.web_ide_process import WebIdeProcess
+from tests.announced_process import AnnouncedProcess
 
 FIN = b""
+
+
+class WebIdeProcess(AnnouncedProcess):
+    """It edits `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        super().__init__("controlplane.demo.web_ide", "--port", "0", "--dir", str(folder))
+        self.port = int(self.url.rsplit(":", 1)[1])
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,12 @@ from controlplane.models import InstanceKind
 from controlplane.provisioning.local import LocalProvider
 from controlplane.provisioning.local_workloads import PROFILES
 from controlplane.storage.database import Database
+from tests.announced_process import ROOT
 from tests.api.test_events import events
 from tests.api_house import Answer, ApiHouse
 from tests.broken_agents import SocketAgent, says
 from tests.fake_provisioning import FakeProvider
-from tests.refagent_process import ROOT, until
+from tests.refagent_process import until
 
 pytestmark = pytest.mark.timeout(120)
 

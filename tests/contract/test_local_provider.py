@@ -19,8 +19,9 @@ from controlplane.errors import ProviderRefused, VmidTaken
 from controlplane.models import InstanceKind, Machine, MachineAddress, MachineSpec
 from controlplane.provisioning.local import LocalProvider
 from controlplane.provisioning.local_workloads import PROFILES, WorkloadProfile
+from tests.announced_process import ROOT
 from tests.control_plane_process import call
-from tests.refagent_process import ROOT, is_alive, until, until_gone
+from tests.refagent_process import is_alive, until, until_gone
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 import stripe
 
-from tests.fake_stripe_process import ROOT, SMALL, FakeStripeProcess
+from tests.announced_process import ROOT
+from tests.fake_stripe_process import SMALL, FakeStripeProcess
 from tests.stripe_driver import customer, library, order, subscribed, visit
 from tests.stripe_endpoint import Endpoint
 

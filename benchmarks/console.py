@@ -12,7 +12,6 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import ssl
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -359,4 +358,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

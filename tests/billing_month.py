@@ -34,7 +34,8 @@ class Postbox:
         self.subjects: list[str] = []
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
-        text = bytes(envelope.content or b"").decode()
+        assert isinstance(envelope.content, bytes)
+        text = envelope.content.decode()
         self.subjects += [
             line.removeprefix("Subject: ").strip() for line in text.splitlines() if line.startswith("Subject: ")
         ]

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-SECRETS = {
+SECRETS: dict[str, Any] = {
     "JWT_SECRET": "kP3nVb8sXw2qLz9tRf6yHj4mGd7cNa5e",
     "CREDENTIALS_KEY": base64.b64encode(bytes(range(32))).decode(),
 }

@@ -199,7 +199,7 @@ class IdeHouse:
 
     database: Database
     app: App = field(default_factory=App)
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     agent: Agent = field(default_factory=Agent)
     vmid: int = 201
 

@@ -100,7 +100,8 @@ class AgentProcess(AnnouncedProcess):
             status: dict[str, Any] = await self.get("/status")
             return status if status["state"] in states else None
 
-        return await until(seen, seconds=seconds)
+        found: dict[str, Any] = await until(seen, seconds=seconds)
+        return found
 
     async def until_ready(self, seconds: float = 20) -> None:
         async def ready() -> bool:

@@ -27,7 +27,8 @@ class Description:
     @cached_property
     def _registry(self) -> Registry[Any]:
         resource = Resource.from_contents(self.spec, default_specification=DRAFT202012)
-        return Registry().with_resource("stripe:spec", resource)
+        registry: Registry[Any] = Registry().with_resource("stripe:spec", resource)
+        return registry
 
     def problem(self, answer: Any, schema: dict[str, Any]) -> str | None:
         """What is wrong with an answer, or None."""

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import stripe
+from tornado.httputil import HTTPHeaders
 
 from tests.fake_stripe_process import API_KEY, LARGE, SMALL, FakeStripeProcess
 
@@ -44,22 +45,22 @@ class Recorder(stripe.HTTPClient):
         return self.exchanges[-1]
 
     def request(
-        self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None, **_: Any
-    ) -> tuple[bytes, int, Message]:
+        self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None, **_: Any
+    ) -> tuple[str, int, Mapping[str, str]]:
         data = (post_data or "").encode() if method == "post" else None
-        request = urllib.request.Request(url, data=data, headers=dict(headers), method=method.upper())
+        request = urllib.request.Request(url, data=data, headers=dict(headers or {}), method=method.upper())
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                raw, status, given = response.read(), response.status, response.headers
+                raw, status, given = response.read().decode(), response.status, response.headers
         except urllib.error.HTTPError as error:
             with error:
-                raw, status, given = error.read(), error.code, error.headers
+                raw, status, given = error.read().decode(), error.code, error.headers
         parts = urlsplit(url)
         body = None if data is None else data.decode()
         self.exchanges.append(
             Exchange(method.upper(), parts.path, parts.query, body, status, given, json.loads(raw) if raw else None)
         )
-        return raw, status, given
+        return raw, status, HTTPHeaders(dict(given))
 
     def close(self) -> None:
         """Nothing is kept open."""
@@ -80,13 +81,14 @@ def library(
 
 
 def customer(client: stripe.StripeClient, **more: Any) -> str:
-    return client.v1.customers.create({"email": "ada@example.org", "metadata": {"user_id": "usr_1"}, **more}).id
+    params: Any = {"email": "ada@example.org", "metadata": {"user_id": "usr_1"}, **more}
+    return client.v1.customers.create(params).id
 
 
 def subscribed(client: stripe.StripeClient, price: str = SMALL, **more: Any) -> stripe.Subscription:
-    return client.v1.subscriptions.create(
-        {"customer": customer(client), "items": [{"price": price}], "default_payment_method": "pm_card_visa", **more}
-    )
+    order = {"customer": customer(client), "items": [{"price": price}], "default_payment_method": "pm_card_visa"}
+    params: Any = {**order, **more}
+    return client.v1.subscriptions.create(params)
 
 
 def now(fake: FakeStripeProcess) -> int:
@@ -96,7 +98,7 @@ def now(fake: FakeStripeProcess) -> int:
 def types(client: stripe.StripeClient, object_id: str) -> list[str]:
     """The types of the events about this object, the oldest first."""
     events = client.v1.events.list({"limit": 100}).auto_paging_iter()
-    return [event.type for event in events if event.data.object["id"] == object_id][::-1]
+    return [str(event.type) for event in events if event.data.object["id"] == object_id][::-1]
 
 
 def item_of(subscription: stripe.Subscription) -> Any:

@@ -22,7 +22,7 @@ PRICES = tuple(
 )
 
 
-def settings_for(stripe: FakeStripeProcess) -> dict[str, str]:
+def settings_for(stripe: FakeStripeProcess) -> dict[str, Any]:
     return {
         "STRIPE_SECRET_KEY": API_KEY,
         "STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET,
@@ -38,7 +38,7 @@ def settings_for(stripe: FakeStripeProcess) -> dict[str, str]:
 class StripeHouse:
     """`async with` it. Ada buys; events arrive by themselves. With a `clock`, billing and Stripe go by that one."""
 
-    def __init__(self, database: Database, *, clock: FakeClock | None = None, **settings: str) -> None:
+    def __init__(self, database: Database, *, clock: FakeClock | None = None, **settings: Any) -> None:
         self.clock = clock
         frozen = () if clock is None else ("--freeze-at", str(int(clock.now().timestamp())))
         self.stripe = FakeStripeProcess(*frozen, prices=PRICES)

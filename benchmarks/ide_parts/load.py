@@ -9,6 +9,7 @@ import socket
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from benchmarks.ide_parts.app import FRAME_BYTES, LARGE_BYTES, SMALL_BYTES
@@ -77,7 +78,7 @@ async def requests_per_second(way: Way, seconds: float) -> float:
     for _ in range(CONNECTIONS):
         done: asyncio.Future[int] = loop.create_future()
         request = way.head("/small", way.own)
-        await loop.create_connection(lambda d=done, r=request: Small(r, began + seconds, d), "127.0.0.1", way.port)
+        await loop.create_connection(partial(Small, request, began + seconds, done), "127.0.0.1", way.port)
         counts.append(done)
     total = sum(await asyncio.gather(*counts))
     return total / (time.perf_counter() - began)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from playwright.sync_api import Browser
@@ -21,7 +22,7 @@ def measure(rounds: int) -> None:
         raise SystemExit("code-server is not installed: make ide-check does it")
     with tempfile.TemporaryDirectory() as name, IdePlane(Path(name) / "plane", code_server) as plane:
         fill(plane.files)
-        ways = {
+        ways: dict[str, Callable[[], str]] = {
             "direct": lambda: f"http://127.0.0.1:{plane.ide_port}/",
             "by path": lambda: plane.open_url("path"),
             "by host": lambda: plane.open_url("host"),

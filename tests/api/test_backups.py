@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ async def test_a_second_restore_is_refused_while_one_is_under_way_here_and_in_an
             await finish.wait()
         await says(b"{}")(path, reader, writer)
 
-    settings = {"AGENT_BACKUP_TIMEOUT_SECONDS": "30"}
+    settings: dict[str, Any] = {"AGENT_BACKUP_TIMEOUT_SECONDS": "30"}
     async with SocketAgent(slowly) as agent, ApiHouse(database, **settings) as house, ApiHouse(database) as other:
         instance = await house.instance(house.ada, agent.endpoint)
         await other.services.instances.sync()

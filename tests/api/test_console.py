@@ -360,6 +360,7 @@ async def test_compression_is_agreed_on_and_carries_the_same_output(database: Da
         url = console_url(house, instance, f"?ticket={answer.body['ticket']}")
         async with ConsoleClient(url, compressed=True) as client:
             await client.printed("done")
+            assert client.socket.headers is not None
             assert "permessage-deflate" in client.socket.headers["Sec-WebSocket-Extensions"]
             assert client.output == plain.output
             await plain.send("command", id=7, command="say " + "compressed " * 100)

@@ -36,8 +36,8 @@ async def give_away(where: ApiHouse, ide: IdeHouse) -> object:
     return await where.services.instances.update(ide.workshop.id, {"owner_id": ide.house.bob.id})
 
 
-async def delete(where: ApiHouse, ide: IdeHouse) -> object:
-    return await where.services.instances.remove(ide.workshop.id)
+async def delete(where: ApiHouse, ide: IdeHouse) -> None:
+    await where.services.instances.remove(ide.workshop.id)
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])

@@ -29,7 +29,7 @@ FAST = {
 }
 
 
-def house_with(database: Database, folder: Path, **settings: str) -> ApiHouse:
+def house_with(database: Database, folder: Path, **settings: Any) -> ApiHouse:
     """The agents end with the house."""
     return ApiHouse(database, provider=LocalProvider(folder, ROOT, dies_with_parent=True), **{**FAST, **settings})
 
@@ -48,14 +48,14 @@ async def ask(house: ApiHouse, name: str = "Oakvale", *, key: str | None = None,
     )
 
 
-def shell_house(database: Database, folder: Path, **settings: str) -> ApiHouse:
+def shell_house(database: Database, folder: Path, **settings: Any) -> ApiHouse:
     """With a workload that is ready at once."""
     profiles = dict.fromkeys(InstanceKind, PROFILES[InstanceKind.DEV])
     local = LocalProvider(folder, ROOT, dies_with_parent=True, profiles=profiles)
     return ApiHouse(database, provider=local, **{**FAST, **settings})
 
 
-def fake_house(database: Database, provider: FakeProvider, **settings: str) -> ApiHouse:
+def fake_house(database: Database, provider: FakeProvider, **settings: Any) -> ApiHouse:
     """With machines in memory, whose agent is wherever the fake says."""
     return ApiHouse(database, provider=provider, **{**FAST, **settings})
 

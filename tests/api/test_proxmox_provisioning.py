@@ -80,7 +80,7 @@ def containers(cluster: ProxmoxServer) -> Iterator[Containers]:
     made.close()
 
 
-def settings(cluster: ProxmoxServer, containers: Containers) -> dict[str, str]:
+def settings(cluster: ProxmoxServer, containers: Containers) -> dict[str, Any]:
     return {
         "PROVIDER": "proxmox",
         "PROXMOX_URL": cluster.url,
@@ -209,7 +209,7 @@ async def test_an_agent_that_never_gets_ready_is_rolled_back(
 async def test_what_cannot_be_taken_back_is_left_for_an_administrator_who_is_told_where(
     database: Database, cluster: ProxmoxServer, containers: Containers
 ) -> None:
-    undo = {"PROVISION_UNDO_ATTEMPTS": "2"}
+    undo: dict[str, Any] = {"PROVISION_UNDO_ATTEMPTS": "2"}
     async with ApiHouse(database, **settings(cluster, containers), **undo) as house:
         desk = Desk(house, cluster)
         cluster.fail("start", "task", times=99)

@@ -16,7 +16,7 @@ from controlplane.storage.database import Database
 from tests.api_house import ApiHouse
 
 EDGE_TOKEN = "rT5wQ9zXc2Vb7Nm1Kj4Hg8Fd3Sa6Pl0o"
-EDGE = {"EDGE_TOKEN": EDGE_TOKEN, "DEV_IDE_HOST_SUFFIX": "ide.example"}
+EDGE: dict[str, Any] = {"EDGE_TOKEN": EDGE_TOKEN, "DEV_IDE_HOST_SUFFIX": "ide.example"}
 
 
 class Receiver:

@@ -12,7 +12,7 @@ from controlplane.storage.database import Database
 from tests.api_house import ApiHouse
 from tests.refagent_process import GAME_OPTIONS, LINE_GAME, TOKEN, AgentProcess, until
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "PROVIDER": "static",
     "PROVISION_READY_INTERVAL_SECONDS": "0.05",
     "PROVISION_RETRY_SECONDS": "0.05",

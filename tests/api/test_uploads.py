@@ -71,7 +71,7 @@ async def upload(
 
 @asynccontextmanager
 async def agent_house(
-    database: Database, folder: Path, *options: str, kind: InstanceKind = InstanceKind.GAME, **settings: str
+    database: Database, folder: Path, *options: str, kind: InstanceKind = InstanceKind.GAME, **settings: Any
 ) -> AsyncIterator[tuple[ApiHouse, Instance, AgentProcess]]:
     with AgentProcess(folder / "agent", LINE_GAME, *GAME_OPTIONS, *options) as agent:
         async with ApiHouse(database, **settings) as house:
@@ -360,7 +360,7 @@ async def test_what_follows_the_body_is_not_part_of_it(database: Database, tmp_p
 
 @pytest.mark.gen_test(timeout=60)
 async def test_size_and_number_are_limited(database: Database, tmp_path: Path) -> None:
-    settings = {"UPLOAD_LIMIT_BYTES": "100000", "UPLOADS_PER_USER": "1"}
+    settings: dict[str, Any] = {"UPLOAD_LIMIT_BYTES": "100000", "UPLOADS_PER_USER": "1"}
     async with agent_house(database, tmp_path, **settings) as (house, instance, agent):
         async with upload(house, instance, "Content-Length: 100001\r\n") as early:
             told = await early.answer()

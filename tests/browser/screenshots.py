@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, FilePayload, expect
 
 from tests.browser.visitor import DESKTOP, PATIENCE_MILLISECONDS, PHONE, Visitor, chromium
 from tests.control_plane_process import ControlPlaneProcess, call, login
@@ -71,9 +71,10 @@ def _take(browser: Browser, demo: dict[str, Any], folder: Path, suffix: str, sha
     shoot("restore")
     page.keyboard.press("Escape")
     visitor.panel("Files")
-    page.get_by_label("Choose files").set_input_files(
-        [{"name": name, "mimeType": "application/octet-stream", "buffer": bytes(size)} for name, size in _FILES]
-    )
+    files: list[FilePayload] = [
+        {"name": name, "mimeType": "application/octet-stream", "buffer": bytes(size)} for name, size in _FILES
+    ]
+    page.get_by_label("Choose files").set_input_files(files)
     expect(page.get_by_label("Uploads").get_by_text("uploaded")).to_have_count(len(_FILES))
     shoot("files")
     visitor.close()

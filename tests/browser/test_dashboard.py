@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import FilePayload, expect
 
 from tests.browser.conftest import Demo
 from tests.browser.visitor import Visitor
@@ -261,8 +261,8 @@ def test_a_refused_upload_says_why(customer: Visitor, demo: Demo) -> None:
     customer.open("Oakvale", "Files")
     page = customer.page
     page.get_by_label("Folder on the server").fill("../../elsewhere")
-    file = {"name": "x.txt", "mimeType": "text/plain", "buffer": b"x"}
-    page.get_by_label("Choose files").set_input_files([file])  # type: ignore[list-item]
+    file: FilePayload = {"name": "x.txt", "mimeType": "text/plain", "buffer": b"x"}
+    page.get_by_label("Choose files").set_input_files([file])
     item = page.get_by_label("Uploads").get_by_role("listitem")
     expect(item).to_contain_text("Not uploaded")
     expect(item).to_contain_text("path")

@@ -215,7 +215,7 @@ async def test_one_operation_at_a_time_and_the_loop_stays_free(agent: AgentProce
     making = asyncio.create_task(agent.post("/game/backups"))
 
     async def is_being_made() -> bool:
-        return (await agent.get("/game/backups"))["backups"][0]["state"] == "creating"
+        return bool((await agent.get("/game/backups"))["backups"][0]["state"] == "creating")
 
     await until(is_being_made)
     for busy in (

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from tornado.httputil import HTTPServerRequest
@@ -72,7 +73,13 @@ async def test_the_same_key_makes_one_customer_and_one_checkout(fake: FakeStripe
             )
         ]
         assert len(set(twice[0])) == 1
-        order = {"customer_id": twice[0][0], "user_id": "twice", "price_id": SMALL, "trial_days": 0, **URLS}
+        order: Any = {
+            "customer_id": twice[0][0],
+            "user_id": "twice",
+            "price_id": SMALL,
+            "trial_days": 0,
+            **URLS,
+        }
         first = await gateway.create_checkout(**order, key="twice-2")
         assert await gateway.create_checkout(**order, key="twice-2") == first
         with pytest.raises(PaymentRefused) as reused:
@@ -120,7 +127,13 @@ async def test_a_wrong_address_is_no_missing_subscription(fake: FakeStripeProces
 async def test_a_checkout_expires_once_and_not_after_it_was_paid(fake: FakeStripeProcess) -> None:
     async with gateway_to(fake.url) as gateway:
         customer_id = await gateway.create_customer(user_id="exp", email="exp@example.org", key="exp-1")
-        order = {"customer_id": customer_id, "user_id": "exp", "price_id": SMALL, "trial_days": 0, **URLS}
+        order: Any = {
+            "customer_id": customer_id,
+            "user_id": "exp",
+            "price_id": SMALL,
+            "trial_days": 0,
+            **URLS,
+        }
         left = await gateway.create_checkout(**order, key="exp-2")
         await gateway.expire_checkout(left.id, key="exp-3")
         await gateway.expire_checkout(left.id, key="exp-4")

@@ -116,7 +116,7 @@ def test_the_same_terminal_comes_back_when_the_control_plane_is_restarted(
     until((plane.files / f"before-{name}").exists)
     known = len(workbench.sockets)
     plane.restart(number)
-    until(lambda: page.wait_for_timeout(200) or len(workbench.sockets) > known, seconds=60)
+    until(lambda: page.evaluate("1") and len(workbench.sockets) > known, seconds=60)
     assert all("reconnection=true" in socket.url for socket in workbench.sockets[known:])
     written = plane.files / name
 

@@ -159,7 +159,7 @@ async def test_two_that_make_one_vmid_at_once_make_one_container(lxd: Lxd, provi
     results = await asyncio.gather(
         provider.create(SPEC), provider.create(replace(SPEC, operation_id="op_second")), return_exceptions=True
     )
-    assert sorted(type(each) for each in results if each is not None) == [VmidTaken]
+    assert [type(each) for each in results if each is not None] == [VmidTaken]
     winner = ("op_first", "op_second")[results.index(None)]
     assert await provider.find(VMID) == Machine(VMID, winner, False)
 
@@ -249,15 +249,11 @@ async def test_over_https_both_sides_are_known_by_their_certificates(
     port = free_ports(1)
     lxd.call("PATCH", "", {"config": {"core.https_address": f"127.0.0.1:{port}"}})
     key, certificate = tmp_path / "client.key", tmp_path / "client.crt"
-    await asyncio.to_thread(
-        subprocess.run,
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp384r1", "-nodes"),
-            *("-keyout", key, "-out", certificate, "-subj", "/CN=controlplane", "-days", "2"),
-        ],
-        check=True,
-        capture_output=True,
+    command = (
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp384r1", "-nodes"),
+        *("-keyout", key, "-out", certificate, "-subj", "/CN=controlplane", "-days", "2"),
     )
+    await asyncio.to_thread(lambda: subprocess.run(command, check=True, capture_output=True))
     server = lxd.folder / "lxd" / "server.crt"
     over_https = {
         "LXD_URL": f"https://127.0.0.1:{port}",

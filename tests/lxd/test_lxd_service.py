@@ -22,7 +22,7 @@ from tests.refagent_process import until
 pytestmark = pytest.mark.lxd
 
 
-def settings(lxd: Lxd, seed: Path) -> dict[str, str]:
+def settings(lxd: Lxd, seed: Path) -> dict[str, Any]:
     return {
         "PROVIDER": "lxd",
         "LXD_URL": lxd.url,

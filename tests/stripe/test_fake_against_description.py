@@ -45,7 +45,7 @@ def as_described(part: Any) -> Any:
         return [as_described(one) for one in part]
     if not isinstance(part, dict):
         return part
-    kind = part.get("object")
+    kind = str(part.get("object"))
     return {
         name: NEWER_VALUES.get((kind, name), {}).get(value, value) if isinstance(value, str) else as_described(value)
         for name, value in part.items()

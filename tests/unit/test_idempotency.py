@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 import pytest
 
@@ -33,13 +34,17 @@ class FakeIdempotencyRepository:
         self.abandoned.append(key)
 
 
+async def _wait_for(end: asyncio.Future[RawAnswer]) -> RawAnswer:
+    return await end
+
+
 @pytest.mark.gen_test
 async def test_a_key_is_held_for_as_long_as_its_request_runs() -> None:
     repository = FakeIdempotencyRepository()
     idempotency = Idempotency(repository, SecretBox(bytes(32)), FakeClock())
     ends: dict[str, asyncio.Future[RawAnswer]] = {key: asyncio.Future() for key in ("answers", "fails")}
     requests = [
-        asyncio.create_task(idempotency.run(scope="usr_1", key=key, request=b"", execute=lambda end=end: end))
+        asyncio.create_task(idempotency.run(scope="usr_1", key=key, request=b"", execute=partial(_wait_for, end)))
         for key, end in ends.items()
     ]
     await asyncio.sleep(0)

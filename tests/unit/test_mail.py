@@ -50,7 +50,8 @@ async def test_a_mail_arrives_with_its_headers() -> None:
     async with serving(box) as url:
         await mailer(url).send(MESSAGE)
     (envelope,) = box.envelopes
-    text = bytes(envelope.content or b"").decode()
+    assert isinstance(envelope.content, bytes)
+    text = envelope.content.decode()
     assert envelope.rcpt_tos == ["ada@example.org"]
     assert "Subject: Set a new password" in text
     assert "From: service@example.org" in text

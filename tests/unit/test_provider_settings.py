@@ -110,8 +110,8 @@ def test_the_static_hosts_are_read_with_their_tokens(tmp_path: Path) -> None:
     static = Settings.from_env({**SECRETS, "STATIC_HOSTS_FILE": str(file)}).static
     assert static is not None
     red, blue = static.hosts
-    assert (red.token, red.kinds, red.ide_port, red.generation) == ("a-secret", {InstanceKind.GAME}, 8080, 1)
-    assert (blue.address, blue.kinds, blue.ide_port, blue.generation) == ("fd00::2", set(InstanceKind), 8443, 3)
+    assert (red.token, red.kinds, red.ide_port, red.generation) == ("a-secret", frozenset({InstanceKind.GAME}), 8080, 1)
+    assert (blue.address, blue.kinds, blue.ide_port, blue.generation) == ("fd00::2", frozenset(InstanceKind), 8443, 3)
 
 
 HOST = {"name": "red", "address": "10.0.0.1", "port": 8081, "token": "a-secret"}

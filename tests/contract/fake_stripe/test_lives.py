@@ -92,7 +92,7 @@ def test_a_period_renews_and_is_charged_an_hour_later(fake: FakeStripeProcess, c
     assert item_of(renewed).current_period_start == first_end
     assert (renewed.status, renewed.latest_invoice.status) == ("active", "draft")  # type: ignore[union-attr]
     fake.advance(seconds=3600)
-    invoice = client.v1.invoices.retrieve(renewed.latest_invoice.id)  # type: ignore[union-attr,arg-type]
+    invoice = client.v1.invoices.retrieve(renewed.latest_invoice.id)  # type: ignore[union-attr]
     assert (invoice.status, invoice.billing_reason) == ("paid", "subscription_cycle")
     assert invoice.parent.subscription_details.subscription == made.id  # type: ignore[union-attr]
 

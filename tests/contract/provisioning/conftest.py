@@ -52,4 +52,5 @@ def provider(make: Make, io_loop: IOLoop) -> ProxmoxProvider:
     async def build() -> ProxmoxProvider:
         return make()
 
-    return io_loop.run_sync(build)
+    built: ProxmoxProvider = io_loop.run_sync(build)
+    return built

@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,7 +82,12 @@ async def serve(folder: str) -> None:
     await asyncio.Event().wait()
 
 
-PROGRAMS = {"compete": compete, "hold": hold, "migrate": bring_up_to_date, "serve": serve}
+PROGRAMS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+    "compete": compete,
+    "hold": hold,
+    "migrate": bring_up_to_date,
+    "serve": serve,
+}
 
 if __name__ == "__main__":
     asyncio.run(PROGRAMS[sys.argv[1]](*sys.argv[2:]))

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -58,7 +59,7 @@ def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose server was used and stopped in order; to be copied."""
     folder = tmp_path_factory.mktemp("made") / "storage"
 
-    with EmbeddedThread(folder) as embedded, MongoClient(embedded.uri) as client:
+    with EmbeddedThread(folder) as embedded, MongoClient[dict[str, Any]](embedded.uri) as client:
         client["test"]["things"].insert_many([{"_id": n, "pad": "x" * 500} for n in range(100)])
     return folder
 

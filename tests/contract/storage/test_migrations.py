@@ -15,7 +15,7 @@ from tests.contract.storage import processes
 
 async def indexes_of(database: Database) -> dict[str, dict[str, Any]]:
     names = sorted(await database.handle.list_collection_names())
-    return {name: await database.collection(name).index_information() for name in names}
+    return {name: dict(await database.collection(name).index_information()) for name in names}
 
 
 @pytest.mark.gen_test

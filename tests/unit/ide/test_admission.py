@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tornado.httputil import HTTPHeaders
 
@@ -43,7 +45,7 @@ def refusal(given: Approach) -> str | None:
     ],
 )
 def test_websockets_and_unsafe_methods_need_the_exact_origin(origin: str | None, code: str | None) -> None:
-    headers = {} if origin is None else {"Origin": origin}
+    headers: dict[str, Any] = {} if origin is None else {"Origin": origin}
     assert refusal(approach(ws=True, **headers)) == code
     for method in ("POST", "PUT", "DELETE", "PATCH", "PROPFIND"):
         assert refusal(approach(method, **headers)) == code

@@ -89,10 +89,20 @@ class Client(WebSocket):
     async def named(self, name: str, **fields: Any) -> dict[str, Any]:
         """The first such event, from now on or earlier."""
         wanted = {"event": name, **fields}.items()
-        return await self.until(lambda: next((event for event in self.events if wanted <= event.items()), None))
+        found: dict[str, Any]
+        found = await self.until(lambda: next((event for event in self.events if wanted <= event.items()), None))
+        return found
 
     async def ended(self) -> int:
-        return await self.until(lambda: self.code)
+        return int(await self.until(lambda: self.code))
+
+
+def was_pinged(client: Client, times: int) -> bool:
+    return client.pinged == times
+
+
+def has_printed(client: Client, start: str) -> bool:
+    return any(event.get("data", "").startswith(start) for event in client.events)
 
 
 async def eventually(condition: Callable[[], Any]) -> None:
@@ -105,7 +115,7 @@ async def eventually(condition: Callable[[], Any]) -> None:
 class House:
     """`async with` it, together with an agent."""
 
-    def __init__(self, endpoint: AgentEndpoint, **limits: int) -> None:
+    def __init__(self, endpoint: AgentEndpoint, **limits: Any) -> None:
         self.accounts = AccountHouse()
         self.clock = self.accounts.clock
         self._endpoint = endpoint
@@ -166,7 +176,7 @@ class House:
         await self.hub.close()
         for upstream in self._upstreams:
             upstream.abort()
-        for _ in range(5):  # transports close their sockets a turn or two later
+        for _turn in range(5):  # transports close their sockets a turn or two later
             await asyncio.sleep(0)
         self._server.close()
         await self._server.wait_closed()
@@ -260,8 +270,8 @@ async def test_viewers_are_pinged_and_one_that_answers_nothing_is_cut_off() -> N
         away.answers_pings = False
         for number in range(1, 4):
             await house.pass_time(20)
-            await here.until(lambda number=number: here.pinged == number)
-            await away.until(lambda number=number: away.pinged == number)
+            await here.until(partial(was_pinged, here, number))
+            await away.until(partial(was_pinged, away, number))
             await eventually(lambda: [viewer.pings for viewer in house.hub._viewers].count(0) == 1)
         await house.pass_time(20)
         assert await away.ended() == 1006
@@ -359,9 +369,7 @@ async def test_a_viewer_that_reads_nothing_for_half_a_minute_is_closed_as_too_sl
         printed = 0
         while not any(viewer.is_congested for viewer in house.hub._viewers):
             agent.print(f"{printed} " + "x" * 50_000)
-            await fast.until(
-                lambda printed=printed: any(e.get("data", "").startswith(f"{printed} ") for e in fast.events)
-            )
+            await fast.until(partial(has_printed, fast, f"{printed} "))
             printed += 1
         await house.pass_time(29)
         assert all(viewer.is_open for viewer in house.hub._viewers)

@@ -155,8 +155,15 @@ function stopWhereDisabled(event) {
 }
 document.addEventListener("click", stopWhereDisabled, { capture: true });
 
-// A file that is dropped beside its place would take the place of the page.
-for (const name of ["dragover", "drop"]) document.addEventListener(name, (event) => event.preventDefault());
+// A file or a link that is dropped beside its place would take the place of the page. Text may go into a field.
+function keepThePage(event) {
+  if (event.defaultPrevented) return;
+  const { types } = event.dataTransfer;
+  if (!types.includes("Files") && event.target.closest?.("input")) return;
+  event.preventDefault();
+  event.dataTransfer.dropEffect = "none";
+}
+for (const name of ["dragover", "drop"]) document.addEventListener(name, keepThePage);
 
 document.querySelector("[data-skip]").addEventListener("click", (event) => {
   event.preventDefault();

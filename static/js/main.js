@@ -34,7 +34,10 @@ const stream = new EventStream(session, {
     store.take(name, data);
     events.tell(name, data);
   },
-  onLink: (isLive) => shell.showLink(isLive),
+  onLink: (isLive) => {
+    if (isLive && shell.isOld) refresh(); // of what did not change meanwhile no event tells
+    shell.showLink(isLive);
+  },
 });
 const router = new Router(VIEWS, (route) => {
   resetToken ??= takeResetToken();
@@ -128,6 +131,7 @@ session.onChange((said) => {
   document.querySelectorAll("dialog").forEach((dialog) => dialog.close(""));
   if (session.isSignedIn) {
     shell.showUser(session.user);
+    shell.awaitLink();
     stream.run();
     refresh();
   } else {

@@ -1,6 +1,7 @@
 // The plan: what one has, what will change, what other plans there are and what a change would cost.
 // Paying itself is done on pages of the payment provider, to which this one leads.
 
+import { randomKey } from "./api.js";
 import { ask } from "./dialog.js";
 import { h, icon, setEnabled } from "./dom.js";
 import { plural, shortMoment } from "./format.js";
@@ -26,7 +27,7 @@ export function price({ amount, currency }, interval) {
 
 // One order, however often the network makes us send it.
 function orderKey() {
-  return { "Idempotency-Key": crypto.randomUUID() };
+  return { "Idempotency-Key": randomKey() };
 }
 
 export function billingView({ api, events, parameters }) {

@@ -6,6 +6,7 @@ import { instancePath, parse } from "./api.js";
 const FIRST_BACKOFF = 1000;
 const BACKOFF_LIMIT = 20000;
 const ACK_LIMIT = 10000;
+const ABNORMAL = 1006; // RFC 6455, 7.1.5: closed without a close frame
 const STAYS_AWAY = new Set([4403, 4409]); // trying again would be answered the same
 const BACKOFF_OF = { 1012: 2000, 1013: 10000, 4429: 10000 };
 
@@ -16,7 +17,7 @@ export class ConsoleSocket {
   #streamId = null;
   #lastSeq = -1;
   #backoff = FIRST_BACKOFF;
-  #timer = 0;
+  #timer = null; // while it waits to connect again
   #acks = new Map();
   #count = 0;
   #hasRenewed = false;
@@ -29,17 +30,19 @@ export class ConsoleSocket {
     this.url = url;
     this.session = session;
     this.on = on;
+    addEventListener("offline", this.#lost);
+    addEventListener("online", this.#found);
     this.connect();
   }
 
   async connect() {
-    clearTimeout(this.#timer);
+    this.#stopWaiting();
     this.on.link({ phase: "connecting" });
     let token;
     try {
       token = await this.session.token();
     } catch {
-      this.#comeBack(null);
+      if (!this.#isOver) this.#comeBack(null);
       return;
     }
     if (this.#isOver) return;
@@ -64,7 +67,7 @@ export class ConsoleSocket {
 
   // Resolves to null where the command was accepted, else to the code of why not.
   command(text) {
-    if (this.#socket?.readyState !== WebSocket.OPEN) return Promise.resolve("agent_unavailable");
+    if (this.#socket?.readyState !== WebSocket.OPEN) return Promise.resolve("not_connected");
     const id = String(++this.#count);
     this.#send({ event: "command", id, command: text });
     return new Promise((resolve) => {
@@ -75,10 +78,34 @@ export class ConsoleSocket {
 
   destroy() {
     this.#isOver = true;
-    clearTimeout(this.#timer);
+    removeEventListener("offline", this.#lost);
+    removeEventListener("online", this.#found);
+    this.#stopWaiting();
+    this.#letGo();
+    for (const id of [...this.#acks.keys()]) this.#acknowledge(id, "unanswered");
+  }
+
+  // The browser knows at once what the socket itself would notice in minutes, or at the end of a long pause.
+  #lost = () => {
+    if (this.#socket === null) return;
+    this.#letGo();
+    this.#closed(ABNORMAL);
+  };
+
+  #found = () => {
+    if (this.#timer === null) return;
+    this.#backoff = FIRST_BACKOFF;
+    this.connect();
+  };
+
+  #letGo() {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.close(); // one that still opens is closed by then
     this.#socket = null;
-    for (const id of [...this.#acks.keys()]) this.#acknowledge(id, "unanswered");
+  }
+
+  #stopWaiting() {
+    clearTimeout(this.#timer);
+    this.#timer = null;
   }
 
   #send(message) {

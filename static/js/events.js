@@ -52,7 +52,12 @@ export class EventStream {
     this.onEvent = onEvent;
     this.onLink = onLink;
     this.onConnect = onConnect;
-    addEventListener("online", () => this.#wake?.());
+    // The browser knows at once what the connection itself would notice in minutes, or at the end of a long pause.
+    addEventListener("offline", () => this.#abort?.abort());
+    addEventListener("online", () => {
+      this.#backoff = FIRST_BACKOFF;
+      this.#wake?.();
+    });
   }
 
   // Until `stop`. Another run may begin before this one has noticed that it is over.

@@ -55,6 +55,10 @@ function describe({ phase, file, sent, rate }) {
   return `${bytes(sent)} of ${bytes(file.size)}${left}`;
 }
 
+function isFolder(item) {
+  return item.webkitGetAsEntry?.()?.isDirectory ?? false;
+}
+
 export function filesPanel({ instance, uploads }) {
   const folder = h("input", { name: "folder", placeholder: "The top folder", autocomplete: "off", spellcheck: "false", autocapitalize: "off" });
   const chooser = h("input", {
@@ -84,9 +88,11 @@ export function filesPanel({ instance, uploads }) {
   );
   const items = new Map();
 
+  // Whatever is dropped here is taken, also what is no file: `dropped` says so then.
   function over(event) {
     event.preventDefault();
-    drop.classList.add("is-over");
+    event.dataTransfer.dropEffect = "copy";
+    drop.classList.toggle("is-over", event.dataTransfer.types.includes("Files"));
   }
 
   function left(event) {
@@ -96,10 +102,11 @@ export function filesPanel({ instance, uploads }) {
   function dropped(event) {
     event.preventDefault();
     drop.classList.remove("is-over");
-    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.() ?? null);
-    const folders = entries.filter((entry) => entry?.isDirectory).map(({ name }) => name);
+    const items = [...event.dataTransfer.items].filter(({ kind }) => kind === "file");
+    const folders = items.filter(isFolder).map((item) => item.getAsFile()?.name ?? "A folder");
     if (folders.length) complain(new Error("Folders are not sent: drop the files that are in them."), `${folders.join(", ")}:`);
-    take([...event.dataTransfer.files].filter(({ name }) => !folders.includes(name)));
+    if (!items.length) complain(new Error("Nothing was uploaded: what was dropped is no file."));
+    take(items.filter((item) => !isFolder(item)).map((item) => item.getAsFile()));
   }
 
   function take(files) {

@@ -34,7 +34,10 @@ const stream = new EventStream(session, {
     store.take(name, data);
     events.tell(name, data);
   },
-  onLink: (isLive) => shell.showLink(isLive),
+  onLink: (isLive) => {
+    if (isLive && shell.isOld) refresh(); // of what did not change meanwhile no event tells
+    shell.showLink(isLive);
+  },
 });
 const router = new Router(VIEWS, (route) => {
   resetToken ??= takeResetToken();
@@ -128,6 +131,7 @@ session.onChange((said) => {
   document.querySelectorAll("dialog").forEach((dialog) => dialog.close(""));
   if (session.isSignedIn) {
     shell.showUser(session.user);
+    shell.awaitLink();
     stream.run();
     refresh();
   } else {
@@ -155,8 +159,15 @@ function stopWhereDisabled(event) {
 }
 document.addEventListener("click", stopWhereDisabled, { capture: true });
 
-// A file that is dropped beside its place would take the place of the page.
-for (const name of ["dragover", "drop"]) document.addEventListener(name, (event) => event.preventDefault());
+// A file or a link that is dropped beside its place would take the place of the page. Text may go into a field.
+function keepThePage(event) {
+  if (event.defaultPrevented) return;
+  const { types } = event.dataTransfer;
+  if (!types.includes("Files") && event.target.closest?.("input")) return;
+  event.preventDefault();
+  event.dataTransfer.dropEffect = "none";
+}
+for (const name of ["dragover", "drop"]) document.addEventListener(name, keepThePage);
 
 document.querySelector("[data-skip]").addEventListener("click", (event) => {
   event.preventDefault();

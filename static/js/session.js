@@ -68,6 +68,12 @@ export class Session {
     }
   }
 
+  // What the control plane has ended already, with a sentence for whoever signs in next.
+  end(sentence) {
+    this.#clear();
+    this.#tell(sentence);
+  }
+
   // An access token that is good for a while. Raises ApiError.
   async token() {
     if (!this.#isFresh) await this.#renew();
@@ -124,11 +130,15 @@ export class Session {
   }
 
   #forget(sentence) {
-    clearTimeout(this.#timer);
     const wasSignedIn = this.isSignedIn;
+    this.#clear();
+    if (wasSignedIn) this.#tell(sentence);
+  }
+
+  #clear() {
+    clearTimeout(this.#timer);
     this.#access = this.#refresh = this.user = null;
     sessionStorage.removeItem(KEY);
-    if (wasSignedIn) this.#tell(sentence);
   }
 
   #put() {

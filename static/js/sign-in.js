@@ -67,43 +67,67 @@ export function signInView({ session, sentence }) {
   return { element, title: "Sign in", destroy() {} };
 }
 
+// Asks for the mail with the link, and says in its own place that it is on its way.
+function linkForm() {
+  const element = form(
+    [field("E-mail address", { type: "email", name: "email", autocomplete: "username", "data-focus": true })],
+    "Send the link",
+    "",
+    async ({ email }) => {
+      await request("POST", "/api/auth/password/forgot", { body: { email } });
+      const said = h("p", { class: "panel-note", role: "status", tabindex: "-1" }, "If there is such an account, the mail is on its way.");
+      element.replaceWith(said);
+      said.focus();
+    },
+  );
+  return element;
+}
+
 export function forgottenView() {
   const element = card(
     "Forgot the password?",
     h("p", {}, "A link to set a new one is sent to your address. It works once, and not for long."),
-    form(
-      [field("E-mail address", { type: "email", name: "email", autocomplete: "username", "data-focus": true })],
-      "Send the link",
-      "",
-      async ({ email }) => {
-        await request("POST", "/api/auth/password/forgot", { body: { email } });
-        element
-          .querySelector("form")
-          .replaceWith(h("p", { class: "panel-note", role: "status" }, "If there is such an account, the mail is on its way."));
-      },
-    ),
+    linkForm(),
     h("p", { class: "aside" }, h("a", { href: "#/sign-in" }, "Back to sign in")),
   );
   return { element, title: "Forgot the password?", destroy() {} };
 }
 
 // `token` came in the link's fragment, which no server sees, and has left the address bar already.
-export function resetView({ parameters: { token } }) {
-  const element = card(
-    "Set a new password",
+export function resetView({ session, parameters: { token } }) {
+  const place = h(
+    "div",
+    { class: "stack" },
     h("p", {}, "Every session of the account ends; sign in with the new password afterwards."),
     form(
       [field("New password", { type: "password", name: "password", autocomplete: "new-password", "data-focus": true })],
       "Set the password",
       "",
       async ({ password }) => {
-        await request("POST", "/api/auth/password/reset", { body: { token, password } });
-        element
-          .querySelector("form")
-          .replaceWith(h("p", { class: "panel-note", role: "status" }, "The new password is set."));
+        try {
+          await request("POST", "/api/auth/password/reset", { body: { token, password } });
+        } catch (error) {
+          if (!isOfTheLink(error)) throw error;
+          offerAnother();
+          return;
+        }
+        session.end("The new password is set. Sign in with it.");
       },
     ),
-    h("p", { class: "aside" }, h("a", { href: "#/sign-in" }, "Back to sign in")),
   );
+
+  function offerAnother() {
+    const why = new Error("This link does not work: it was used, is too old, or is not whole.");
+    const again = linkForm();
+    place.replaceChildren(errorPanel("", why), h("p", {}, "A new link can be sent to your address."), again);
+    again.querySelector("input").focus();
+  }
+
+  const element = card("Set a new password", place, h("p", { class: "aside" }, h("a", { href: "#/sign-in" }, "Back to sign in")));
   return { element, title: "Set a new password", destroy() {} };
+}
+
+// Another password would not help.
+function isOfTheLink({ code, details }) {
+  return code === "reset_invalid" || details?.fields?.token !== undefined;
 }

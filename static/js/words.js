@@ -107,6 +107,7 @@ const REFUSALS = {
   not_one_line: "A command is one line without control characters.",
   rate_limited: "That was too fast: wait a moment before the next command.",
   overloaded: "The control plane is busy: try again in a moment.",
+  not_connected: "Not sent: this page is not connected to the console.",
   agent_unavailable: "Not sent: the agent's console is not connected.",
   unanswered: "No answer came: it is not known whether the command was sent.",
 };

@@ -28,6 +28,7 @@ class Demo:
     folder: Path
     description: dict[str, Any]
     tokens: dict[str, str] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -60,6 +61,20 @@ class Demo:
         if known is None or call(self.url, "GET", "/api/auth/me", None, known).status == 401:
             known = self.tokens[account] = login(self.url, self.description[account])
         return known
+
+    def session(self) -> str:
+        """A refresh token of the customer's: the session that the visitor before left goes on, for the same reason."""
+        while self.left:
+            answer = call(self.url, "POST", "/api/auth/refresh", {"refreshToken": self.left.pop()})
+            if answer.status == 200:
+                return str(answer.body["refreshToken"])
+        return str(call(self.url, "POST", "/api/auth/login", self.customer).body["refreshToken"])
+
+    def mails(self, to: str) -> list[str]:
+        """Their texts, the oldest first. They are written to the log, since the demo has no mail server."""
+        with (self.folder / "demo.log").open() as log:
+            records = [json.loads(line) for line in log if line.endswith("\n")]
+        return [record["text"] for record in records if record.get("to") == to]
 
     def files(self, member: str, name: str) -> list[Path]:
         """Where a file of that name lies among the server's."""
@@ -112,7 +127,10 @@ def visitor(visit: Callable[..., Visitor]) -> Visitor:
 
 
 @pytest.fixture
-def customer(visitor: Visitor, demo: Demo) -> Visitor:
+def customer(visitor: Visitor, demo: Demo) -> Iterator[Visitor]:
     """Signed in, at the fleet."""
-    visitor.sign_in(demo.customer)
-    return visitor
+    visitor.come_back(demo.session())
+    yield visitor
+    left = visitor.leave()
+    if left is not None:
+        demo.left.append(left)

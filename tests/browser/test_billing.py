@@ -69,4 +69,3 @@ def test_an_open_payment_stands_above_the_fleet(visitor: Visitor, demo: Demo) ->
     banner = page.get_by_role("alert").filter(has_text="A payment did not go through")
     expect(banner).to_contain_text("Your servers are stopped on")
     expect(banner.get_by_role("link", name="Pay now")).to_have_attribute("href", "https://pay.example/in_1")
-    page.unroute_all(behavior="wait")

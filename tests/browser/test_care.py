@@ -94,7 +94,8 @@ def test_tokens_are_in_memory_alone_and_a_reload_keeps_the_session(visitor: Visi
     assert first["refreshToken"] != second["refreshToken"]
     assert not [address for address in visitor.addresses for secret in secrets if secret in address]
 
-    page.get_by_role("button", name="Sign out").click()
+    with page.expect_response("**/api/auth/logout"):  # the page is left at once, and the control plane told then
+        page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     assert call(demo.url, "GET", "/api/auth/me", None, second["accessToken"]).status == 401
     assert call(demo.url, "POST", "/api/auth/refresh", {"refreshToken": second["refreshToken"]}).status == 401
@@ -147,8 +148,8 @@ def test_a_phone_suffices_and_nothing_runs_off_its_side(visit: Callable[..., Vis
     page = visitor.page
 
     def fits() -> bool:
-        answer: bool = page.evaluate("() => document.scrollingElement.scrollWidth <= innerWidth")
-        return answer
+        width: int = page.evaluate("() => document.scrollingElement.scrollWidth")  # `innerWidth` grows with it
+        return width <= PHONE["width"]
 
     page.goto("/")
     assert fits()

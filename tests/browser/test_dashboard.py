@@ -35,15 +35,16 @@ def hold_lists(visitor: Visitor) -> None:
     visitor.page.route("**/api/dev?*", lambda route: None)
 
 
-def test_signing_in_shows_ones_instances_and_how_they_are(customer: Visitor) -> None:
-    page = customer.page
+def test_signing_in_shows_ones_instances_and_how_they_are(visitor: Visitor, demo: Demo) -> None:
+    page = visitor.page
+    visitor.sign_in(demo.customer)
     for name in ("Oakvale", "Workshop"):
-        expect(customer.row(name)).to_contain_text("Ready")
+        expect(visitor.row(name)).to_contain_text("Ready")
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
     expect(page).to_have_title("Fleet · controlplane")
     page.get_by_label("Search").fill("work")
-    expect(customer.row("Oakvale")).to_have_count(0)
-    expect(customer.row("Workshop")).to_be_visible()
+    expect(visitor.row("Oakvale")).to_have_count(0)
+    expect(visitor.row("Workshop")).to_be_visible()
 
 
 def test_a_wrong_password_is_said_in_words(visitor: Visitor, demo: Demo) -> None:

@@ -81,10 +81,32 @@ class Visitor:
 
     def sign_in(self, credentials: dict[str, str]) -> None:
         self.page.goto("/")
+        self.sign_in_here(credentials)
+
+    def sign_in_here(self, credentials: dict[str, str]) -> None:
         self.page.get_by_label("E-mail address").fill(credentials["email"])
         self.page.get_by_label("Password").fill(credentials["password"])
         self.page.get_by_role("button", name="Sign in").click()
         self.page.get_by_role("heading", name="Fleet").wait_for()
+
+    def come_back(self, refresh_token: str) -> None:
+        """As after a reload: the page finds the session that a page before it left."""
+        self.page.goto("/")
+        self.page.evaluate("token => sessionStorage.setItem('controlplane.refresh', token)", refresh_token)
+        self.page.reload()
+        self.page.get_by_role("heading", name="Fleet").wait_for()
+
+    def leave(self) -> str | None:
+        """The refresh token that the page keeps for the next one while it goes away, if somebody is signed in."""
+        token: str | None = self.page.evaluate(
+            """() => {
+              dispatchEvent(new PageTransitionEvent("pagehide"));
+              const token = sessionStorage.getItem("controlplane.refresh");
+              sessionStorage.removeItem("controlplane.refresh");
+              return token;
+            }"""
+        )
+        return token
 
     def open(self, name: str, panel: str = "Console") -> None:
         """From the fleet to a panel of the instance of that name."""
@@ -123,7 +145,10 @@ class Visitor:
         raise AssertionError(f"{target} cannot be reached by {key}")
 
     def close(self) -> None:
+        """Handlers of routes may still wait for their answer: what they meet at a closing page is nobody's error."""
         try:
+            self.page.unroute_all(behavior="ignoreErrors")
+            self.context.unroute_all(behavior="ignoreErrors")
             self.context.close()
         except DriverError as error:
             raise AssertionError("the browser ended by itself") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import FilePayload, Locator, expect
 
 from tests.browser.conftest import Demo
 from tests.browser.visitor import DESKTOP, PHONE, Visitor
@@ -50,7 +50,8 @@ def test_without_a_network_what_is_shown_is_said_to_be_old_and_what_is_tried_to_
     expect(stop).to_be_enabled()
 
     customer.panel("Files")
-    page.get_by_label("Choose files").set_input_files([{"name": "x", "mimeType": "text/plain", "buffer": b"x"}])  # type: ignore[list-item]
+    file: FilePayload = {"name": "x", "mimeType": "text/plain", "buffer": b"x"}
+    page.get_by_label("Choose files").set_input_files([file])
     item = page.get_by_label("Uploads").get_by_role("listitem")
     expect(item).to_contain_text("Not uploaded")
     expect(item).to_contain_text("Check your connection and try again.")

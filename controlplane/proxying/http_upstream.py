@@ -127,7 +127,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.abort()
 
     def look(self, moment: float) -> None:
-        """Fail where nothing has moved for too long."""
+        """Fail where nothing has moved for too long, unless it is for the browser to go on with its body."""
+        is_taking = self._waiting is None and not self._is_request_sent
+        if is_taking and not self._is_head_told:
+            return
         limit = STREAM_SECONDS if self._is_head_told else ANSWER_SECONDS
         if self._sink is not None and moment - self.moved_at > limit:
             self._fail(AgentTimeout(f"The app did not answer within {limit:.0f} s."))

@@ -391,10 +391,9 @@ def _broken_off() -> AgentProtocolError:
 
 def _request_head(order: Order) -> bytes:
     endpoint = order.endpoint
-    host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
     framing = "Transfer-Encoding: chunked" if order.length is None else f"Content-Length: {order.length}"
     return (
-        f"POST {order.target} HTTP/1.1\r\nHost: {host}:{endpoint.port}\r\nAuthorization: Bearer {endpoint.token}\r\n"
+        f"POST {order.target} HTTP/1.1\r\nHost: {endpoint.authority}\r\nAuthorization: Bearer {endpoint.token}\r\n"
         f"X-Request-Id: {order.request_id}\r\nContent-Type: application/octet-stream\r\n{framing}\r\n"
         "Connection: close\r\n\r\n"
     ).encode("latin-1")

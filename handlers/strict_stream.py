@@ -201,9 +201,10 @@ class StrictStream(IOStream):
 
     def _tell(self, why: ControlPlaneError | bytes) -> None:
         """The last answer on the connection, unless one was begun. Bytes are for a head that nobody serves yet."""
-        last_words, self.last_words = self.last_words, None
         if self._is_answered:
             return
+        self._is_answered = True
+        last_words, self.last_words = self.last_words, None
         if isinstance(why, ControlPlaneError):
             assert last_words is not None
             why = last_words(why)

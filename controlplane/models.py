@@ -128,6 +128,12 @@ class AgentEndpoint:
     token: str = field(repr=False)
     https: bool = False
 
+    @property
+    def authority(self) -> str:
+        """What a Host header says (RFC 9110 section 7.2)."""
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:

@@ -93,6 +93,9 @@ class Settings:
     agent_body_limit_bytes: int
     agent_ca_file: Path | None
     request_body_limit_bytes: int
+    request_head_seconds: float
+    request_body_seconds: float
+    client_idle_seconds: float
     upload_limit_bytes: int
     uploads_per_user: int
     upload_idle_seconds: float
@@ -177,6 +180,9 @@ class Settings:
             agent_body_limit_bytes=reader.integer("AGENT_BODY_LIMIT_BYTES", 1 << 20, low=1024, high=1 << 26),
             agent_ca_file=reader.file("AGENT_CA_FILE"),
             request_body_limit_bytes=reader.integer("REQUEST_BODY_LIMIT_BYTES", 64 << 10, low=1024, high=16 << 20),
+            request_head_seconds=reader.number("REQUEST_HEAD_SECONDS", 75.0, low=0.1, high=3600),
+            request_body_seconds=reader.number("REQUEST_BODY_SECONDS", 30.0, low=0.1, high=3600),
+            client_idle_seconds=reader.number("CLIENT_IDLE_SECONDS", 60.0, low=0.1, high=3600),
             upload_limit_bytes=reader.integer("UPLOAD_LIMIT_BYTES", 64 << 30, low=1, high=1 << 50),
             uploads_per_user=reader.integer("UPLOADS_PER_USER", 4, low=1, high=100),
             upload_idle_seconds=reader.number("UPLOAD_IDLE_SECONDS", 60.0, low=0.1, high=3600),

@@ -12,10 +12,12 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from http.client import responses
+from typing import Any, cast
 
 import orjson
 import tornado.web
+from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 
 from controlplane.errors import (
@@ -33,6 +35,7 @@ from controlplane.services import Services
 from handlers.client_address import client_address
 from handlers.error_map import CODE_OF_STATUS, envelope, retry_after_seconds, status_of
 from handlers.routing import Access, Endpoint, Route
+from handlers.strict_stream import StrictStream
 from handlers.validation import parse_json_object
 
 logger = logging.getLogger("controlplane.http")
@@ -40,7 +43,6 @@ logger = logging.getLogger("controlplane.http")
 DISCARD_LIMIT_BYTES = 16 << 20
 """So much of an oversized body is read and thrown away, so that the client reads the 413 instead of a reset."""
 
-BODY_TIMEOUT_SECONDS = 30.0
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _VERBS = ("get", "post", "put", "patch", "delete")
 _CORS_HEADERS = "Authorization, Content-Type, If-None-Match, Idempotency-Key, X-Request-Id"
@@ -112,6 +114,10 @@ class ApiHandler(tornado.web.RequestHandler):
         self._is_counted = False
         self.request_id = request_id_of(self.request.headers)
         self.set_header("X-Request-Id", self.request_id)
+        stream = cast(HTTP1Connection, self.request.connection).stream
+        assert isinstance(stream, StrictStream)
+        stream.last_words = self._break_off
+        stream.body_seconds = services.settings.request_body_seconds
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
@@ -192,10 +198,6 @@ class ApiHandler(tornado.web.RequestHandler):
         return self.services.settings.request_body_limit_bytes
 
     def _bound_body(self) -> None:
-        connection = self.request.connection
-        set_body_timeout = getattr(connection, "set_body_timeout", None)
-        if set_body_timeout is not None:
-            set_body_timeout(BODY_TIMEOUT_SECONDS)
         length = self.request.headers.get("Content-Length", "0")
         if length.isdigit() and int(length) > self._body_limit_bytes + DISCARD_LIMIT_BYTES:
             raise self._too_large()
@@ -296,6 +298,7 @@ class ApiHandler(tornado.web.RequestHandler):
         self._discount()
 
     def on_connection_close(self) -> None:
+        super().on_connection_close()  # whoever waits for the body waits no more
         self._discount()
 
     def _discount(self) -> None:
@@ -325,6 +328,23 @@ class ApiHandler(tornado.web.RequestHandler):
         if isinstance(error, Unauthenticated):
             self.set_header("WWW-Authenticate", "Bearer")
         return orjson.dumps(envelope(error, self.request_id))
+
+    def _break_off(self, error: ControlPlaneError) -> bytes:
+        """The body cannot be read to its end, or does not come, and nothing was answered yet."""
+        answer = self.render_last(self.render_error(error))
+        self._finished = True
+        self._discount()
+        self.application.log_request(self)
+        return answer
+
+    def render_last(self, body: bytes) -> bytes:
+        """The answer as the last one on its connection, for a bare socket."""
+        self.set_header("Content-Length", str(len(body)))
+        self.set_header("Connection", "close")
+        status = self.get_status()
+        lines = [f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}"]
+        lines += [f"{name}: {value}" for name, value in self._headers.get_all()]
+        return "\r\n".join([*lines, "", ""]).encode() + body
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """As Tornado's, keeping the headers that were set: CORS and the request id belong on errors too."""

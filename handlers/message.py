@@ -27,6 +27,7 @@ from handlers.client_address import client_address
 from handlers.error_map import envelope, retry_after_seconds, status_of
 from handlers.parting import part
 from handlers.request_log import RequestLog
+from handlers.strict_stream import StrictStream
 from handlers.takeover import release_socket
 
 UNREAD_BODY_SECONDS = 5.0
@@ -79,6 +80,7 @@ class Message(HTTPMessageDelegate):
         request_id_of_context.set(self.request_id)
         self.services.lifecycle.request_began()
         self.connection.set_close_callback(self.client_gone)
+        cast(StrictStream, self.connection.stream).last_words = self.break_off
         try:
             deciding = self.decide()
         except ControlPlaneError as error:
@@ -128,6 +130,12 @@ class Message(HTTPMessageDelegate):
             self.end(answer.status)
         else:
             self.answer(answer)
+
+    def break_off(self, error: ControlPlaneError) -> bytes:
+        """The body cannot be read to its end, or does not come, and nothing was answered yet."""
+        self._answer = answer = self.render_error(error)
+        self.end(answer.status)
+        return self._render(answer)
 
     def render_error(self, error: ControlPlaneError) -> OwnAnswer:
         headers = {"Content-Type": "application/json; charset=utf-8"}

@@ -11,18 +11,19 @@ from tornado.iostream import IOStream
 from controlplane.listener import open_listener
 from controlplane.services import Services
 from handlers.app import make_app
-from handlers.strict_stream import StrictStream
+from handlers.strict_stream import ClientLimits, StrictStream
 
 HEADER_LIMIT_BYTES = 32 << 10
 BODY_LIMIT_BYTES = 1 << 40  # bodies are streamed to the handlers, which bound them with an answer that says so
-IDLE_CONNECTION_SECONDS = 75
 
 
 class _StrictServer(tornado.httpserver.HTTPServer):
-    """Keeps each request's head as it came, and says so when one is too large."""
+    """Its streams keep each request's head as it came, and give up clients that keep still."""
+
+    limits: ClientLimits
 
     def handle_stream(self, stream: IOStream, address: tuple[object, ...]) -> None:
-        strict = StrictStream(stream.socket, max_buffer_size=stream.max_buffer_size)
+        strict = StrictStream(stream.socket, self.limits, max_buffer_size=stream.max_buffer_size)
         super().handle_stream(strict, address)
 
 
@@ -36,8 +37,9 @@ class ApiServer:
             no_keep_alive=False,
             max_header_size=HEADER_LIMIT_BYTES,
             max_body_size=BODY_LIMIT_BYTES,
-            idle_connection_timeout=IDLE_CONNECTION_SECONDS,
         )
+        settings = services.settings
+        self._server.limits = ClientLimits(settings.request_head_seconds, settings.client_idle_seconds)
 
     def listen(self, listener: socket.socket | None = None) -> int:
         """The port: that of `listener`, or of one opened as the settings say. Raises ConfigurationError."""

@@ -10,6 +10,8 @@ import socket
 import tornado.web
 from tornado.iostream import IOStream
 
+from handlers.strict_stream import StrictStream
+
 
 def take_over(handler: tornado.web.RequestHandler) -> tuple[socket.socket, bytes]:
     """The client's non-blocking socket, and what was read from it behind the request's headers.
@@ -22,6 +24,8 @@ def take_over(handler: tornado.web.RequestHandler) -> tuple[socket.socket, bytes
 
 def release_socket(stream: IOStream) -> tuple[socket.socket, bytes]:
     """The same of a stream that its connection was detached from already."""
+    assert isinstance(stream, StrictStream)
+    stream.let_go()
     # IOStream has no call that gives up its socket: these are the steps of its own `close`, without the closing.
     stream.io_loop.remove_handler(stream.fileno())
     connection = stream.socket

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from http.client import responses
 from urllib.parse import quote
 
 from controlplane.agents.client import PATHS
@@ -119,14 +118,9 @@ class UploadHandler(InstanceHandler):
     # -- after it ------------------------------------------------------------------------------------------------------
 
     async def _answer(self, client: socket.socket, body: bytes) -> None:
-        self.set_header("Content-Length", str(len(body)))
-        self.set_header("Connection", "close")
-        status = self.get_status()
-        head = [f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}"]
-        head += [f"{name}: {value}" for name, value in self._headers.get_all()]
         try:
             async with asyncio.timeout(SEND_SECONDS):
-                await asyncio.get_running_loop().sock_sendall(client, "\r\n".join([*head, "", ""]).encode() + body)
+                await asyncio.get_running_loop().sock_sendall(client, self.render_last(body))
             await linger(client)
         except (OSError, TimeoutError):
             logger.info("an upload's answer did not arrive", extra={"request_id": self.request_id})

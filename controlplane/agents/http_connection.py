@@ -17,6 +17,7 @@ from typing import TypeAlias, cast
 import httptools
 
 from controlplane.errors import AgentError, AgentProtocolError, AgentTimeout, AgentUnreachable
+from controlplane.http_faults import fault_of
 from controlplane.models import AgentEndpoint
 from controlplane.ports import AgentResponse
 
@@ -120,14 +121,8 @@ class _Connection(asyncio.Protocol):
                 AgentProtocolError("The agent switched protocols without being asked to.", code="http_invalid")
             )
             return
-        except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            if not isinstance(cause, AgentProtocolError):
-                raise
-            self._refuse(cause)
-            return
         except httptools.HttpParserError as error:
-            self._refuse(AgentProtocolError(f"The answer is not HTTP/1.1: {error}.", code="http_invalid"))
+            self._refuse(fault_of(error))
             return
         if self._complete:
             self._finish()
@@ -382,9 +377,8 @@ class HttpTransport:
 def _request_bytes(
     endpoint: AgentEndpoint, method: str, target: str, body: bytes | None, request_id: str | None
 ) -> bytes:
-    host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
     head = (
-        f"{method} {target} HTTP/1.1\r\nHost: {host}:{endpoint.port}\r\nAuthorization: Bearer {endpoint.token}\r\n"
+        f"{method} {target} HTTP/1.1\r\nHost: {endpoint.authority}\r\nAuthorization: Bearer {endpoint.token}\r\n"
         "Accept: application/json\r\n"
     )
     if request_id is not None:

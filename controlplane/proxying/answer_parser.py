@@ -5,6 +5,7 @@ from __future__ import annotations
 import httptools
 
 from controlplane.errors import AgentProtocolError
+from controlplane.http_faults import fault_of
 from controlplane.ports import AgentResponse
 
 HEADER_LIMIT_BYTES = 32 << 10
@@ -41,9 +42,7 @@ class AnswerParser:
         except httptools.HttpParserUpgrade as error:
             raise AgentProtocolError("The agent switched protocols unasked.", code="http_invalid") from error
         except httptools.HttpParserError as error:
-            if isinstance(error.__context__, AgentProtocolError):
-                raise error.__context__ from None
-            raise AgentProtocolError(f"The answer is not HTTP/1.1: {error}.", code="http_invalid") from error
+            raise fault_of(error) from error
         if not self._is_head_complete and self._received_bytes > HEADER_LIMIT_BYTES:
             raise AgentProtocolError("The answer's headers are too large.", code="headers_too_large")
 

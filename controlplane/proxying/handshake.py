@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import httptools
 
 from controlplane.errors import AgentProtocolError, AgentTimeout
+from controlplane.http_faults import fault_of
 from controlplane.proxying.headers import Route, response_fields
 
 HEAD_LIMIT_BYTES = 32 << 10
@@ -69,7 +70,7 @@ async def _read_on(upstream: socket.socket, parser: httptools.HttpResponseParser
     except httptools.HttpParserUpgrade as upgrade:
         handshake.behind = data[upgrade.args[0] :]
     except httptools.HttpParserError as error:
-        raise AgentProtocolError(f"The answer is not HTTP/1.1: {error}.", code="http_invalid") from error
+        raise fault_of(error) from error
     if handshake.is_complete:
         handshake.status = parser.get_status_code()
     elif len(handshake.received) > HEAD_LIMIT_BYTES:

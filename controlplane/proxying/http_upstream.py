@@ -14,6 +14,7 @@ from typing import Protocol, cast
 import httptools
 
 from controlplane.errors import AgentError, AgentProtocolError, AgentTimeout, Overloaded
+from controlplane.http_faults import fault_of
 from controlplane.models import AgentEndpoint
 
 HEAD_LIMIT_BYTES = 64 << 10
@@ -127,7 +128,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.abort()
 
     def look(self, moment: float) -> None:
-        """Fail where nothing has moved for too long."""
+        """Fail where nothing has moved for too long, unless it is for the browser to go on with its body."""
+        is_taking = self._waiting is None and not self._is_request_sent
+        if is_taking and not self._is_head_told:
+            return
         limit = STREAM_SECONDS if self._is_head_told else ANSWER_SECONDS
         if self._sink is not None and moment - self.moved_at > limit:
             self._fail(AgentTimeout(f"The app did not answer within {limit:.0f} s."))
@@ -173,7 +177,7 @@ class UpstreamConnection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             if not (self._is_complete and self._has_excess):
                 self._deliver()  # what was good of it, so that it is seen to break off
-                self._fail(_fault(error))
+                self._fail(fault_of(error))
                 return
         if self._head is None and self._head_bytes > HEAD_LIMIT_BYTES:
             self._fail(AgentProtocolError("The answer's headers are too large.", code="headers_too_large"))
@@ -270,12 +274,6 @@ class UpstreamConnection(asyncio.Protocol):
             self.abort()
         else:
             self._pool.keep(self)
-
-
-def _fault(error: httptools.HttpParserError) -> AgentError:
-    if isinstance(error.__context__, AgentProtocolError):
-        return error.__context__
-    return AgentProtocolError(f"The answer is not HTTP/1.1: {error}.", code="http_invalid")
 
 
 class Upstreams:

@@ -15,6 +15,7 @@ from typing import TypeVar, cast
 import httptools
 
 from controlplane.errors import AgentError, AgentProtocolError, AgentRefused, AgentTimeout, AgentUnreachable
+from controlplane.http_faults import fault_of
 from controlplane.models import AgentEndpoint
 from controlplane.proxying.frames import accept_value
 from controlplane.proxying.websocket import WebSocket
@@ -93,7 +94,7 @@ class _Handshake(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._finish(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._fail(AgentProtocolError(f"The answer is not HTTP/1.1: {error}.", code="http_invalid"))
+            self._fail(fault_of(error))
         else:
             if self._received_bytes > HEAD_LIMIT_BYTES:
                 self._fail(AgentProtocolError("The answer's headers are too large.", code="headers_too_large"))
@@ -120,8 +121,7 @@ class _Handshake(asyncio.Protocol):
 
 
 def _request(endpoint: AgentEndpoint, target: str, key: str) -> bytes:
-    host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
     return (
-        f"GET {target} HTTP/1.1\r\nHost: {host}:{endpoint.port}\r\nAuthorization: Bearer {endpoint.token}\r\n"
+        f"GET {target} HTTP/1.1\r\nHost: {endpoint.authority}\r\nAuthorization: Bearer {endpoint.token}\r\n"
         f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
     ).encode("latin-1")

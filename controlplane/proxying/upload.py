@@ -130,18 +130,23 @@ class Uploads:
         pump = _Pump(loop, client, agent, order, self._scratch, outcome, self._limit_bytes)
         stopped.add_done_callback(lambda told: pump.fail(told.result()) if not told.cancelled() else None)
         self._stops[outcome] = order.instance
-        watch = loop.create_task(pump.watch(self._idle_seconds, self._answer_seconds))
         try:
             if order.expects_continue:
-                await loop.sock_sendall(client, b"HTTP/1.1 100 Continue\r\n\r\n")
+                await self._ask_to_go_on(client)
             pump.start(ahead)
+            watch = loop.create_task(pump.watch(self._idle_seconds, self._answer_seconds))
+            outcome.add_done_callback(lambda _: watch.cancel())
             return await outcome
-        except ConnectionError as error:
-            raise ClientGone from error
         finally:
-            watch.cancel()
             del self._stops[outcome]
             pump.close()
+
+    async def _ask_to_go_on(self, client: socket.socket) -> None:
+        try:
+            async with asyncio.timeout(self._idle_seconds):
+                await asyncio.get_running_loop().sock_sendall(client, b"HTTP/1.1 100 Continue\r\n\r\n")
+        except (ConnectionError, TimeoutError) as error:
+            raise ClientGone from error
 
     def stop(self) -> None:
         """End every upload: the process stops."""
@@ -215,10 +220,11 @@ class _Pump:
         self._read_bytes = READ_BYTES
         self._is_body_read = False
         self._agent_broke = False
-        self._moved_at = loop.time()
+        self._moved_at = 0.0
         self._answer = AnswerParser(ANSWER_LIMIT_BYTES)
 
     def start(self, ahead: bytes) -> None:
+        self._moved_at = self._loop.time()
         self._loop.add_reader(self._agent.fileno(), self._on_agent_readable)
         self._send(memoryview(self._head))
         if self._left == 0:
@@ -385,10 +391,9 @@ def _broken_off() -> AgentProtocolError:
 
 def _request_head(order: Order) -> bytes:
     endpoint = order.endpoint
-    host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
     framing = "Transfer-Encoding: chunked" if order.length is None else f"Content-Length: {order.length}"
     return (
-        f"POST {order.target} HTTP/1.1\r\nHost: {host}:{endpoint.port}\r\nAuthorization: Bearer {endpoint.token}\r\n"
+        f"POST {order.target} HTTP/1.1\r\nHost: {endpoint.authority}\r\nAuthorization: Bearer {endpoint.token}\r\n"
         f"X-Request-Id: {order.request_id}\r\nContent-Type: application/octet-stream\r\n{framing}\r\n"
         "Connection: close\r\n\r\n"
     ).encode("latin-1")

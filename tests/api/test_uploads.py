@@ -324,6 +324,24 @@ async def test_a_malformed_chunked_body_is_refused_and_leaves_no_file(
         assert not (agent.files / "world.bin").exists()
 
 
+@pytest.mark.parametrize("fault", [b"zz\r\n", b"5\r\nhelloX\r\n", b"5;" + b"x" * 5000])
+@pytest.mark.gen_test(timeout=60)
+async def test_a_fault_half_way_leaves_neither_a_part_nor_anything_here(
+    database: Database, tmp_path: Path, fault: bytes
+) -> None:
+    async with agent_house(database, tmp_path) as (house, instance, agent):
+        async with upload(house, instance, "Transfer-Encoding: chunked\r\n") as sent:
+            await sent.send(b"%x\r\n%b\r\n" % (len(BLOCK), BLOCK))
+            await until(lambda: _later(leftovers(agent)))
+            await sent.send(fault)
+            told = await sent.answer()
+            assert (told.status, told.body["code"], told.body["requestId"]) == (400, "chunked_invalid", "up-1")
+        await until(lambda: _later(not leftovers(agent)))
+        uploads = house.services.uploads
+        assert not uploads._stops
+        await until(lambda: _later(not uploads._under_way and not house.services.lifecycle.requests_under_way))
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -42,6 +42,8 @@ class Server:
         self.connections = 0
         self._handlers: set[asyncio.Task[Any]] = set()
         self.is_silent = False
+        self.stops_reading = asyncio.Event()
+        self.ended = asyncio.Event()
 
     async def __aenter__(self) -> Server:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -50,6 +52,7 @@ class Server:
 
     async def __aexit__(self, *_: object) -> None:
         self.pool.close()
+        self.ended.set()
         self._server.close()
         await asyncio.gather(*self._handlers)
 
@@ -65,9 +68,11 @@ class Server:
         assert handler is not None
         self._handlers.add(handler)
         with contextlib.suppress(OSError):
-            while await reader.read(1 << 16):
+            while not self.stops_reading.is_set() and await reader.read(1 << 16):
                 if not self.is_silent:
                     writer.write(OK)
+        if self.stops_reading.is_set():
+            await self.ended.wait()
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
@@ -132,5 +137,25 @@ async def test_an_answer_that_does_not_begin_is_given_up() -> None:
         await server.pool.run_once()
         assert not sink.outcome.done()
         server.clock.advance(1)
+        await server.pool.run_once()
+        assert isinstance(await sink.outcome, AgentTimeout)
+
+
+@pytest.mark.gen_test
+async def test_a_body_that_does_not_come_is_not_held_against_the_app_and_one_that_it_does_not_take_is() -> None:
+    async with Server() as server:
+        server.is_silent = True
+        connection = await server.pool.open(server.key)
+        sink = Sink()
+        connection.begin("POST", sink)
+        connection.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
+        server.clock.advance(ANSWER_SECONDS + 1)
+        await server.pool.run_once()
+        assert not sink.outcome.done()
+        server.stops_reading.set()
+        while connection.drained() is None:
+            connection.send(bytes(1 << 20))
+            await asyncio.sleep(0)
+        server.clock.advance(ANSWER_SECONDS + 1)
         await server.pool.run_once()
         assert isinstance(await sink.outcome, AgentTimeout)

@@ -10,12 +10,12 @@ import logging
 from collections.abc import Callable, Iterator
 
 from controlplane.billing.accounts import BillingAccount
-from controlplane.billing.turns import Turn
 from controlplane.errors import Conflict, NotFound
 from controlplane.instances import InstanceDirectory
 from controlplane.models import Instance, Principal, Role
 from controlplane.observability.audit import AuditTrail
 from controlplane.ports import InstanceEffects, UserRepository
+from controlplane.turns import Turn
 
 logger = logging.getLogger(__name__)
 

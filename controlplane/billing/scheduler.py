@@ -12,10 +12,10 @@ from datetime import timedelta
 from controlplane.billing.accounts import BillingAccount
 from controlplane.billing.ports import BillingAccountRepository
 from controlplane.billing.settlement import Settlement
-from controlplane.billing.turns import Turns
 from controlplane.errors import ControlPlaneError, PaymentUnavailable
 from controlplane.models import Lease
 from controlplane.ports import Clock, LeaseRepository
+from controlplane.turns import Turns
 
 logger = logging.getLogger(__name__)
 

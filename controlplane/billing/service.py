@@ -22,10 +22,10 @@ from controlplane.billing.plans import Plan, PlanCatalog
 from controlplane.billing.ports import BillingAccountRepository, OrderRepository, PaymentGateway
 from controlplane.billing.records import Interval, InvoicePage, InvoicePreview
 from controlplane.billing.settlement import Settlement
-from controlplane.billing.turns import Turn, Turns
 from controlplane.errors import Conflict, InvalidInput, PaymentRefused
 from controlplane.models import Principal
 from controlplane.ports import Clock
+from controlplane.turns import Turn, Turns
 
 ORDER_HOURS = 20
 """The provider remembers an idempotency key for 24 hours: an older order is a new one."""

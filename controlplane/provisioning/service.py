@@ -6,13 +6,11 @@ however long after a crash, finds the operation that the first one made.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -25,24 +23,17 @@ from controlplane.provisioning.board import OperationBoard
 from controlplane.provisioning.effects import Effects
 from controlplane.provisioning.entitlements import check_covers
 from controlplane.provisioning.runner import OperationRunner
+from controlplane.turns import Turns
 
-QUOTA_LEASE_SECONDS = 10.0
+QUOTA_AT_MOST = 50
 QUOTA_WAIT_SECONDS = 10.0
-_QUOTA_LOOK_SECONDS = 0.02
 _AMEND_ATTEMPTS = 5
 RETRY_SECONDS = 30
 
 
-@dataclass(slots=True)
-class _Turn:
-    """Of one user's requests in this process; `waiting` counts those that have not got it yet."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    waiting: int = 0
-
-
 class ProvisioningService:
-    """`provider` is the name of what makes machines here, or None; `under_way_per_user` bounds unfinished operations.
+    """`provider` is the name of what makes machines here, or None; `under_way_per_user` bounds unfinished operations,
+    `owner` names this process among all that share the database.
 
     Satisfies `ports.InstanceEffects`.
     """
@@ -58,14 +49,13 @@ class ProvisioningService:
         runner: OperationRunner,
         effects: Effects,
         clock: Clock,
+        owner: str,
         provider: str | None,
         under_way_per_user: int,
         random_token: Callable[[], str] = lambda: secrets.token_urlsafe(32),
         random_id: Callable[[], str] = lambda: secrets.token_hex(8),
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._operations = operations
-        self._leases = leases
         self._directory = directory
         self._entitlements = entitlements
         self._board = board
@@ -76,9 +66,10 @@ class ProvisioningService:
         self._under_way_per_user = under_way_per_user
         self._random_token = random_token
         self._random_id = random_id
-        self._sleep = sleep
         self._deployment = ""
-        self._turns: dict[str, _Turn] = {}
+        self._turns = Turns(
+            leases, owner, "quota", at_most=QUOTA_AT_MOST, wait_seconds=QUOTA_WAIT_SECONDS, busy=_too_many
+        )
 
     async def load(self) -> None:
         """Before anything is asked for. Raises StorageUnavailable."""
@@ -99,7 +90,7 @@ class ProvisioningService:
             raise Conflict("No instances are made here: no provider is configured.", code="provisioning_disabled")
         scoped_key = None if key is None else _scoped(principal.user_id, key)
         request_hash = _hash_of("provision", kind.value, name, plan)
-        async with self._turn_of(principal.user_id):
+        async with self._turns.of(principal.user_id):  # what was counted stays true until it is stored
             known = await self._known(scoped_key, request_hash)
             if known is not None:
                 return known
@@ -228,44 +219,6 @@ class ProvisioningService:
 
     # -- room for one more -------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _turn_of(self, user_id: str) -> AsyncIterator[None]:
-        """One request of a user at a time, over all processes: what was counted stays true until it is stored.
-
-        Those of this process queue here, so that the lease is asked for once. Raises Overloaded after a while.
-        """
-        turn = self._turns.setdefault(user_id, _Turn())
-        turn.waiting += 1
-        try:
-            async with asyncio.timeout(QUOTA_WAIT_SECONDS):
-                await turn.lock.acquire()
-        except TimeoutError:
-            raise Overloaded("Too many requests of this account are under way; try again.") from None
-        finally:
-            turn.waiting -= 1
-            if not turn.waiting and not turn.lock.locked():
-                self._turns.pop(user_id, None)
-        try:
-            async with self._quota_lease(user_id):
-                yield
-        finally:
-            turn.lock.release()
-            if not turn.waiting:
-                self._turns.pop(user_id, None)
-
-    @asynccontextmanager
-    async def _quota_lease(self, user_id: str) -> AsyncIterator[None]:
-        name, owner = f"quota:{user_id}", self._random_id()
-        ends = self._clock.monotonic() + QUOTA_WAIT_SECONDS
-        while await self._leases.acquire(name, owner, ttl_seconds=QUOTA_LEASE_SECONDS) is None:
-            if self._clock.monotonic() >= ends:
-                raise Overloaded("Too many requests of this account are under way; try again.")
-            await self._sleep(_QUOTA_LOOK_SECONDS)
-        try:
-            yield
-        finally:
-            await self._leases.release(name, owner)
-
     async def _check_room(self, principal: Principal, kind: InstanceKind, plan: str) -> None:
         # Operations first: one that ends in between has its instance stored by then, and is not missed.
         unfinished = await self._operations.list_unfinished_of(principal.user_id)
@@ -360,6 +313,10 @@ class ProvisioningService:
             self._board.take_in(stored)
             return stored
         raise Conflict("Others are changing this operation at the same time; try again.", code="stale_revision")
+
+
+def _too_many() -> Overloaded:
+    return Overloaded("Too many requests of this account are under way; try again.")
 
 
 def _scoped(user_id: str, key: str) -> str:

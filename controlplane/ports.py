@@ -389,6 +389,10 @@ class InstanceEffects(Protocol):
 
     async def unsuspend(self, instance_id: str, *, key: str) -> str: ...
 
+    async def unsuspend_again(self, instance_id: str, *, key: str) -> str | None:
+        """As `unsuspend`; and where this key's operation failed, it is taken up once more after a pause. None when
+        there is nothing to do now: it is under way, it failed a moment ago, or something else is done."""
+
     async def delete(self, instance_id: str, reason: str, *, key: str) -> str: ...
 
 

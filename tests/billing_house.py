@@ -80,6 +80,9 @@ class FakeEffects:
             await self._directory.set_suspension(instance_id, None)
         return f"op_{key}"
 
+    async def unsuspend_again(self, instance_id: str, *, key: str) -> str | None:
+        return None if key in self.keys else await self.unsuspend(instance_id, key=key)
+
     async def delete(self, instance_id: str, reason: str, *, key: str) -> str:
         if await self._once("delete", instance_id, key):
             await self._directory.remove(instance_id)

@@ -127,6 +127,19 @@ class ProvisioningService:
     async def unsuspend(self, instance_id: str, *, key: str) -> str:
         return await self._effect(OperationKind.UNSUSPEND, instance_id, None, key)
 
+    async def unsuspend_again(self, instance_id: str, *, key: str) -> str | None:
+        known = await self._known(_scoped("", key), _hash_of(OperationKind.UNSUSPEND.value, instance_id))
+        if known is not None and (known.phase is not Phase.FAILED or not machine.has_rested(known, self._clock.now())):
+            return None
+        try:
+            if known is None:
+                return await self.unsuspend(instance_id, key=key)
+            return (await self.retry(known.id)).id
+        except Conflict as error:
+            if error.stable_code in ("operation_in_progress", "not_retryable"):
+                return None  # something else is done to it, or another process was first
+            raise
+
     async def delete(self, instance_id: str, reason: str, *, key: str) -> str:
         return await self._effect(OperationKind.DELETE, instance_id, reason, key)
 
@@ -274,7 +287,7 @@ class ProvisioningService:
         return canceled
 
     async def retry(self, operation_id: str) -> Operation:
-        """An administrator's: from an end that needs somebody back to work. Raises NotFound, Conflict."""
+        """From an end that needs somebody back to work. Raises NotFound, Conflict."""
 
         def change(operation: Operation, now: datetime) -> Operation:
             if operation.phase not in machine.NEEDS_AN_ADMINISTRATOR:

@@ -17,6 +17,7 @@ from controlplane.billing.ports import PaymentGateway
 from controlplane.billing.price_list import PriceList
 from controlplane.billing.reconciliation import TIME_LIMIT_SECONDS as RECONCILIATION_SECONDS
 from controlplane.billing.reconciliation import Reconciliation
+from controlplane.billing.restoration import Restoration
 from controlplane.billing.scheduler import TIME_LIMIT_SECONDS as SCHEDULER_SECONDS
 from controlplane.billing.scheduler import Scheduler
 from controlplane.billing.service import BillingService
@@ -157,6 +158,7 @@ def make_billing(
         notices=notices,
         scheduler=Scheduler(
             accounts=accounts,
+            restoration=Restoration(accounts=accounts, access=access, turns=turns),
             settlement=settlement,
             turns=turns,
             leases=leases,

@@ -7,12 +7,13 @@ the moment of acting. Billing lifts only suspensions that it made itself.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from controlplane.billing.accounts import BillingAccount
 from controlplane.errors import Conflict, NotFound
 from controlplane.instances import InstanceDirectory
-from controlplane.models import Instance, Principal, Role
+from controlplane.models import Holding, Instance, Principal, Role
 from controlplane.observability.audit import AuditTrail
 from controlplane.ports import InstanceEffects, UserRepository
 from controlplane.turns import Turn
@@ -83,9 +84,12 @@ class InstanceAccess:
         """Who has an instance that billing suspended, as this process knows it: a second old at most."""
         return {instance.owner_id for instance in self._directory.all() if is_suspended_by_billing(instance)}
 
-    def of_owner(self, user_id: str) -> Iterator[Instance]:
-        owner = Principal(user_id=user_id, email="", role=Role.CUSTOMER, session_id=None)
-        return self._directory.visible_to(owner)
+    def of_owner(self, user_id: str) -> list[Instance]:
+        return self._directory.of_owner(user_id)
+
+    def holdings(self, user_id: str) -> AbstractAsyncContextManager[Sequence[Holding]]:
+        """As `InstanceEffects.holdings`."""
+        return self._effects.holdings(user_id)
 
     async def _each(
         self,
@@ -98,7 +102,7 @@ class InstanceAccess:
     ) -> int:
         failures: list[Exception] = []
         acted = 0
-        for instance in [each for each in self.of_owner(account.user_id) if wanted(each)]:
+        for instance in filter(wanted, self.of_owner(account.user_id)):
             await turn.check()
             if await self.is_exempt(account.user_id):
                 break

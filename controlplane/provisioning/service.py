@@ -9,19 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
 from controlplane.errors import Conflict, NotFound, Overloaded, StaleRevision, TooManyRequests
 from controlplane.instances import ID_PREFIXES, InstanceDirectory
-from controlplane.models import Instance, InstanceKind, Operation, OperationKind, Phase, Principal
+from controlplane.models import Holding, Instance, InstanceKind, Operation, OperationKind, Phase, Principal
 from controlplane.ports import Clock, Entitlements, LeaseRepository, OperationRepository
 from controlplane.provisioning import machine
 from controlplane.provisioning.board import OperationBoard
 from controlplane.provisioning.effects import Effects
-from controlplane.provisioning.entitlements import check_covers
+from controlplane.provisioning.entitlements import check_covers, check_will_cover
+from controlplane.provisioning.plans import size_of
 from controlplane.provisioning.runner import OperationRunner
 from controlplane.turns import Turns
 
@@ -83,8 +84,8 @@ class ProvisioningService:
     ) -> Operation:
         """An instance for the caller. The same key and request give the same operation.
 
-        Raises Conflict (`provisioning_disabled`, `idempotency_key_reused`, `quota_reached`), Forbidden (`not_entitled`,
-        `plan_not_entitled`), TooManyRequests, Overloaded.
+        Raises Conflict (`provisioning_disabled`, `idempotency_key_reused`, `quota_reached`, `exceeds_coming_plan`),
+        Forbidden (`not_entitled`, `plan_not_entitled`), TooManyRequests, Overloaded.
         """
         if self._provider is None:
             raise Conflict("No instances are made here: no provider is configured.", code="provisioning_disabled")
@@ -142,6 +143,20 @@ class ProvisioningService:
 
     async def delete(self, instance_id: str, reason: str, *, key: str) -> str:
         return await self._effect(OperationKind.DELETE, instance_id, reason, key)
+
+    @asynccontextmanager
+    async def holdings(self, owner_id: str) -> AsyncIterator[Sequence[Holding]]:
+        async with self._turns.of(owner_id):
+            # Operations first, as in `_check_room`.
+            unfinished = await self._operations.list_unfinished_of(owner_id)
+            await self._directory.sync()
+            found = {
+                each.instance_id: Holding(each.instance_kind, each.name, size_of(each).memory_mib)
+                for each in unfinished
+                if each.kind is OperationKind.PROVISION
+            }
+            found |= {each.id: each.holding for each in self._directory.of_owner(owner_id)}
+            yield list(found.values())
 
     async def _effect(self, kind: OperationKind, instance_id: str, reason: str | None, key: str) -> str:
         """Raises NotFound for an instance that is gone, unless this key's operation is known; Conflict as `request`."""
@@ -249,6 +264,9 @@ class ProvisioningService:
         }
         ids |= await self._directory.live_ids_of(principal.user_id, kind)
         check_covers(await self._entitlements.of(principal.user_id), kind, plan, used=len(ids))
+        coming = await self._entitlements.coming(principal.user_id)
+        if coming is not None:
+            check_will_cover(coming, kind, plan, used=len(ids))
 
     # -- looking -----------------------------------------------------------------------------------------------------
 

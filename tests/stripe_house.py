@@ -81,6 +81,9 @@ class StripeHouse:
         """In a thread: deliveries want this loop."""
         return await asyncio.to_thread(self.stripe.control, verb, body)
 
+    async def no_more_mischief(self) -> None:
+        await asyncio.to_thread(self.stripe.control, "mischief", method="DELETE")
+
     async def settle(self) -> None:
         """Every event is delivered and answered."""
         state = await self.control("settle", {"seconds": 20})

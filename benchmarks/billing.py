@@ -156,12 +156,13 @@ async def verify(gateway: StripeGateway, raw: bytes) -> None:
 class Reader:
     """Another client, which lists its servers while the block is under way. `times` are its waits for an answer."""
 
-    def __init__(self, serving: plane.Plane) -> None:
+    def __init__(self, serving: plane.Plane, client: CurlAsyncHTTPClient) -> None:
         self._request = HTTPRequest(
             f"http://127.0.0.1:{serving.port}/api/game/servers",
             headers={"Authorization": f"Bearer {serving.access_token}"},
         )
-        self._client = CurlAsyncHTTPClient(force_instance=True)
+        self._client = client
+        self._is_over = False
         self.times: list[float] = []
 
     async def __aenter__(self) -> Reader:
@@ -169,12 +170,11 @@ class Reader:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        self._client.close()
+        self._is_over = True
+        await self._task
 
     async def _read(self) -> None:
-        while True:
+        while not self._is_over:
             began = time.perf_counter()
             await self._client.fetch(self._request)
             self.times.append(time.perf_counter() - began)
@@ -184,6 +184,7 @@ class Reader:
 async def over_http(
     serving: plane.Plane, pipe: multiprocessing.connection.Connection, stripe_url: str, seconds: float
 ) -> None:
+    client = CurlAsyncHTTPClient(force_instance=True, max_clients=len(serving.others) + 1)
     titles = ("lag p50", "lag p99", "lag max", "read p50", "read p99", "read max")
     print(f"\n{'over HTTP':>10}" + "".join(f"{title:>11}" for title in titles) + "   outcome")
     for tokens in ([], serving.others):
@@ -191,14 +192,15 @@ async def over_http(
         control(stripe_url, "mischief", {"kind": "slow", "seconds": seconds, "path": "/v1/checkout", "times": None})
         await lags_since_the_last_time(pipe)
         began = time.perf_counter()
-        async with Reader(serving) as reader:
-            statuses = Counter(await asyncio.gather(*(post_checkout(serving, token) for token in tokens)))
+        async with Reader(serving, client) as reader:
+            statuses = Counter(await asyncio.gather(*(post_checkout(serving, client, token) for token in tokens)))
             if not tokens:
                 await asyncio.sleep(QUIET_SECONDS)
         took = time.perf_counter() - began
         lags = await lags_since_the_last_time(pipe)
         said = ", ".join(f"{count} answered {status}" for status, count in sorted(statuses.items())) or "nobody orders"
         print(f"{len(tokens):10} {spread(lags)} {spread(reader.times)}   {said} in {took:.1f} s")
+    client.close()
 
 
 async def lags_since_the_last_time(pipe: multiprocessing.connection.Connection) -> list[float]:
@@ -206,21 +208,17 @@ async def lags_since_the_last_time(pipe: multiprocessing.connection.Connection) 
     return cast("list[float]", await asyncio.to_thread(pipe.recv))
 
 
-async def post_checkout(serving: plane.Plane, token: str) -> int:
-    client = CurlAsyncHTTPClient(force_instance=True)
-    try:
-        response = await client.fetch(
-            HTTPRequest(
-                f"http://127.0.0.1:{serving.port}/api/billing/checkout",
-                method="POST",
-                body=json.dumps({"planId": "builder"}),
-                headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-                request_timeout=120,
-            ),
-            raise_error=False,
-        )
-    finally:
-        client.close()
+async def post_checkout(serving: plane.Plane, client: CurlAsyncHTTPClient, token: str) -> int:
+    response = await client.fetch(
+        HTTPRequest(
+            f"http://127.0.0.1:{serving.port}/api/billing/checkout",
+            method="POST",
+            body=json.dumps({"planId": "builder"}),
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            request_timeout=120,
+        ),
+        raise_error=False,
+    )
     return response.code
 
 

@@ -10,7 +10,7 @@ import logging
 
 from controlplane.billing.instance_access import InstanceAccess
 from controlplane.billing.ports import BillingAccountRepository
-from controlplane.errors import ControlPlaneError
+from controlplane.errors import ControlPlaneError, StorageUnavailable
 from controlplane.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -26,10 +26,12 @@ class Restoration:
         self._seen_until = ""
 
     async def run_once(self, cause: str) -> None:
-        """Of more than OWNERS_PER_RUN the others follow in the next run."""
+        """Of more than OWNERS_PER_RUN the others follow in the next run. Raises StorageUnavailable."""
         for user_id in self._next_owners():
             try:
                 await self._look_at(user_id, cause)
+            except StorageUnavailable:
+                raise  # it would be the same for all
             except ControlPlaneError as error:
                 logger.warning("what is paid for stays suspended", extra={"user": user_id, "why": error.message})
 

@@ -14,7 +14,7 @@ from controlplane.billing.notices import Notices
 from controlplane.billing.restoration import OWNERS_PER_RUN, Restoration
 from controlplane.billing.scheduler import Scheduler
 from controlplane.billing.settlement import Settlement, account_turns
-from controlplane.errors import ProviderUnavailable
+from controlplane.errors import ProviderUnavailable, StorageUnavailable
 from controlplane.models import Instance, Operation, OperationKind, Phase, Role, Suspension
 from controlplane.observability.audit import AuditTrail
 from tests.billing_samples import POLICY, example_plans, invoice, subscription
@@ -280,6 +280,21 @@ async def test_one_customer_whose_lift_is_refused_does_not_keep_another_locked_o
     )
     await house.minute_passes()
     assert [house.is_suspended(each) for each in instances] == [True, False]
+
+
+@pytest.mark.gen_test
+async def test_a_database_that_is_away_is_not_asked_for_everybody() -> None:
+    house = House()
+    instance = await house.locked_out()
+    house.starts_fail(TRIES.attempts)
+    await house.pay()
+    await house.settle()
+    house.clock.advance(2 * MINUTE)
+    house.operations.is_away = True
+    with pytest.raises(StorageUnavailable):
+        await house.restoration.run_once("run")
+    house.operations.is_away = False
+    assert await house.minutes_until_lifted(instance, at_most=2) == 1
 
 
 class ManySuspended:

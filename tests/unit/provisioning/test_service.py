@@ -658,6 +658,32 @@ async def test_a_workload_that_does_not_get_ready_again_is_its_owners_to_mend_an
 
 
 @pytest.mark.gen_test
+async def test_a_lift_that_failed_is_taken_up_again_by_its_key_once_it_has_rested_and_nothing_else_is_done() -> None:
+    house = await begun()
+    instance = await house.instance()
+    await house.service.suspend(instance.id, "unpaid", key="1")
+    await house.settle()
+    house.provider.before["start"] = refused()
+    first = await house.service.unsuspend_again(instance.id, key="2")  # never asked for: this does
+    assert first is not None
+    assert await house.service.unsuspend_again(instance.id, key="2") is None  # under way
+    await house.settle()
+    assert house.operations.operations[first].phase is Phase.FAILED
+    assert await house.service.unsuspend_again(instance.id, key="2") is None  # it failed a moment ago
+    house.clock.advance(60)
+    house.provider.before["stop"] = lost()
+    other = await house.service.suspend(instance.id, "abuse", key="3")
+    assert await house.service.unsuspend_again(instance.id, key="2") is None  # something else is done to it
+    assert await house.service.unsuspend_again(instance.id, key="4") is None
+    await house.ended(house.operations.operations[other])
+    house.provider.before.clear()
+    assert await house.service.unsuspend_again(instance.id, key="2") == first
+    await house.settle()
+    assert house.operations.operations[first].phase is Phase.UNSUSPENDED
+    assert await house.service.unsuspend_again(instance.id, key="2") is None  # it is done
+
+
+@pytest.mark.gen_test
 async def test_an_instance_without_a_provider_is_stopped_through_its_agent() -> None:
     house = await begun()
     house.user(ADA)

@@ -1,4 +1,5 @@
-"""Backups: forwarded to the agent, one restore at a time per instance, and a normalized view of what agents list.
+"""Backups: forwarded to the agent, one backup and one restore at a time per instance, and a normalized view of what
+agents list.
 
 Agents take minutes over an archive: these calls have their own deadline and their own places (see `agents.client`).
 The normalization is pure, and names what it could not read rather than invent it.
@@ -6,11 +7,8 @@ The normalization is pure, and names what it could not read rather than invent i
 
 from __future__ import annotations
 
-import asyncio
 import math
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,9 +21,11 @@ from controlplane.events import EventHub, EventKind
 from controlplane.instances import InstanceDirectory
 from controlplane.models import Instance
 from controlplane.ports import LeaseRepository
+from controlplane.turns import Turns
 
-RESTORE_LEASE_SECONDS = 60.0
-RENEWAL_SECONDS = 20.0
+LEASE_SECONDS = 60.0
+BACKUPS_AT_MOST = 10
+BACKUP_WAIT_SECONDS = 10.0
 NORMALIZED_LIMIT = 1_000
 _DETAIL_LIMIT_BYTES = 4 << 10
 _MILLISECONDS_FROM = 1e11
@@ -33,7 +33,7 @@ _MILLISECONDS_FROM = 1e11
 
 
 class BackupService:
-    """Any method may raise what `AgentClient`'s do."""
+    """Any method may raise what `AgentClient`'s do. `owner` names this process among all that share the database."""
 
     def __init__(
         self,
@@ -41,30 +41,51 @@ class BackupService:
         directory: InstanceDirectory,
         events: EventHub,
         leases: LeaseRepository,
+        owner: str,
         *,
-        random_id: Callable[[], str] = lambda: secrets.token_hex(8),
+        backup_wait_seconds: float = BACKUP_WAIT_SECONDS,
     ) -> None:
         self._agents = agents
         self._directory = directory
         self._events = events
-        self._leases = leases
-        self._random_id = random_id
-        self._restoring: set[str] = set()
+        self._backups = Turns(
+            leases,
+            owner,
+            "backup",
+            at_most=BACKUPS_AT_MOST,
+            wait_seconds=backup_wait_seconds,
+            busy=_backing_up,
+            lease_seconds=LEASE_SECONDS,
+        )
+        self._restores = Turns(
+            leases, owner, "restore", at_most=1, wait_seconds=0, busy=_restoring, lease_seconds=LEASE_SECONDS
+        )
 
     async def list(self, instance: Instance, *, request_id: str) -> AgentReply:
         return await self._agents.list_backups(self._directory.endpoint(instance), request_id=request_id)
 
     async def create(self, instance: Instance, name: str | None, *, limit: int | None, request_id: str) -> AgentReply:
-        """Raises Conflict (`quota_reached`) when there are `limit` already; None lets there be any number. Of several
-        that are asked for at once each may be the last that fits."""
-        if limit is not None and await self._count(instance, request_id=request_id) >= limit:
+        """Raises Conflict: `quota_reached` when there are `limit` already (None lets there be any number),
+        `backup_in_progress` when those that were asked for before take too long.
+
+        One at a time, in whichever process, so that the count is still true when the next one is made.
+        """
+        async with self._backups.of(instance.id) as turn:
+            if limit is not None:
+                await self._require_room(instance, limit, request_id=request_id)
+                await turn.check()
+            call = self._agents.create_backup(self._directory.endpoint(instance), name, request_id=request_id)
+            return await self._telling(instance, "created", None, call)
+
+    async def _require_room(self, instance: Instance, limit: int, *, request_id: str) -> None:
+        used = await self._count(instance, request_id=request_id)
+        if used >= limit:
             raise Conflict(
-                f"This instance may have {limit} backups; delete one first, or change your subscription.",
+                f"This instance has {used} backups and may have {limit}: delete some first, or change your "
+                "subscription.",
                 code="quota_reached",
-                details={"limit": limit},
+                details={"limit": limit, "used": used},
             )
-        call = self._agents.create_backup(self._directory.endpoint(instance), name, request_id=request_id)
-        return await self._telling(instance, "created", None, call)
 
     async def _count(self, instance: Instance, *, request_id: str) -> int:
         """0 where the agent's list cannot be had or read: the call that follows tells what is wrong."""
@@ -75,7 +96,7 @@ class BackupService:
 
     async def restore(self, instance: Instance, backup_id: str, *, request_id: str) -> AgentReply:
         """Raises Conflict (`restore_in_progress`) while another one is under way, in whichever process."""
-        async with self._alone(instance):
+        async with self._restores.of(instance.id):
             call = self._agents.restore_backup(self._directory.endpoint(instance), backup_id, request_id=request_id)
             return await self._telling(instance, "restored", backup_id, call)
 
@@ -98,37 +119,9 @@ class BackupService:
         data = {"instanceId": instance.id, "action": action, "backupId": backup_id}
         self._events.publish(EventKind.BACKUP, instance.owner_id, orjson.dumps(data))
 
-    @asynccontextmanager
-    async def _alone(self, instance: Instance) -> AsyncIterator[None]:
-        name, owner = f"restore:{instance.id}", self._random_id()
-        if instance.id in self._restoring:
-            raise _restoring()
-        self._restoring.add(instance.id)
-        try:
-            if await self._leases.acquire(name, owner, ttl_seconds=RESTORE_LEASE_SECONDS) is None:
-                raise _restoring()
-            renewing = asyncio.get_running_loop().create_task(self._renew(name, owner))
-            try:
-                yield
-            finally:
-                renewing.cancel()
-                await self._release(name, owner)
-        finally:
-            self._restoring.discard(instance.id)
 
-    async def _renew(self, name: str, owner: str) -> None:
-        while True:
-            await asyncio.sleep(RENEWAL_SECONDS)
-            try:
-                await self._leases.acquire(name, owner, ttl_seconds=RESTORE_LEASE_SECONDS)
-            except ControlPlaneError:
-                continue  # the database is away: the lease may still hold when it returns
-
-    async def _release(self, name: str, owner: str) -> None:
-        try:
-            await self._leases.release(name, owner)
-        except ControlPlaneError:
-            return  # it ends by itself; the restore's own outcome matters more
+def _backing_up() -> Conflict:
+    return Conflict("A backup of this instance is being made; try again when it is done.", code="backup_in_progress")
 
 
 def _restoring() -> Conflict:

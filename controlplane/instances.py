@@ -102,6 +102,10 @@ class InstanceDirectory:
         start = bisect.bisect_right(ids, after) if after else 0
         return (self._by_id[ids[position]] for position in range(start, len(ids)))
 
+    def of_owner(self, user_id: str) -> list[Instance]:
+        """In order of id."""
+        return [self._by_id[instance_id] for instance_id in self._ids_of_owner.get(user_id, ())]
+
     def all(self) -> list[Instance]:
         return list(self._by_id.values())
 

@@ -136,14 +136,24 @@ class AgentEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Holding:
+    """An instance that a customer has, or is having made, as far as a plan limits it. `memory_mib` is None where
+    nobody here knows it."""
+
+    kind: InstanceKind
+    name: str
+    memory_mib: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """A game server or dev container. `revision` grows with each write and guards compare-and-set.
 
     `sealed_token` is the agent's bearer secret encrypted by `secretbox`; it is opened only to talk to the agent.
     `deleted_at` marks a tombstone: kept a while so that every process sees the removal. `published` says whether the
     edge may lead to it; `game_port` is where players connect, None where there is no such port.
-    `provider` and `operation_id` say who made its machine and under which mark; both are None where an administrator
-    registered a container that existed already.
+    `provider` and `operation_id` say who made its machine and under which mark, `memory_mib` how large it was made; all
+    are None where an administrator registered a container that existed already.
     """
 
     id: str
@@ -164,6 +174,11 @@ class Instance:
     published: bool = True
     provider: str | None = None
     operation_id: str | None = None
+    memory_mib: int | None = None
+
+    @property
+    def holding(self) -> Holding:
+        return Holding(self.kind, self.name, self.memory_mib)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +335,15 @@ class Entitlement:
     memory_mib: int
     backups: int
     ide: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ComingEntitlement:
+    """What a customer will have from `at` on, by the plan that is called `plan`."""
+
+    entitlement: Entitlement
+    plan: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Every repository method may raise `StorageUnavailable` when the database cannot 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -15,9 +16,11 @@ from controlplane.models import (
     AgentState,
     ApiKey,
     AuditEntry,
+    ComingEntitlement,
     ConsoleTicket,
     DeliveryState,
     Entitlement,
+    Holding,
     IdeSession,
     IdeToken,
     Instance,
@@ -380,6 +383,9 @@ class Entitlements(Protocol):
     async def of(self, user_id: str) -> Entitlement | None:
         """None when the customer may have nothing now."""
 
+    async def coming(self, user_id: str) -> ComingEntitlement | None:
+        """What will replace it, where a change is ordered already: what is made until then has to fit into both."""
+
 
 class InstanceEffects(Protocol):
     """What billing and administrators do to instances, each as an operation. `key` makes a repeated call find the
@@ -389,7 +395,15 @@ class InstanceEffects(Protocol):
 
     async def unsuspend(self, instance_id: str, *, key: str) -> str: ...
 
+    async def unsuspend_again(self, instance_id: str, *, key: str) -> str | None:
+        """As `unsuspend`; and where this key's operation failed, it is taken up once more after a pause. None when
+        there is nothing to do now: it is under way, it failed a moment ago, or something else is done."""
+
     async def delete(self, instance_id: str, reason: str, *, key: str) -> str: ...
+
+    def holdings(self, owner_id: str) -> AbstractAsyncContextManager[Sequence[Holding]]:
+        """What a customer has and is having made; nothing more can be asked for while the block lasts. Raises
+        Overloaded."""
 
 
 class OperationRepository(Protocol):

@@ -113,8 +113,17 @@ class BillingPreviewHandler(BillingHandler):
     async def on_get(self) -> Answer:
         if self.is_exempt:
             return Answer(EXEMPT)
-        change, preview = await self.admitted().service.preview(self.principal.user_id, *self.wanted(self.query))
-        return Answer({"change": change.value, **({} if preview is None else _preview_document(preview))})
+        service, user_id = self.admitted().service, self.principal.user_id
+        plan_id, interval = self.wanted(self.query)
+        change, preview = await service.preview(user_id, plan_id, interval)
+        consequences = service.consequences(await service.account(user_id), service.plans.get(plan_id))
+        return Answer(
+            {
+                "change": change.value,
+                "consequences": consequences,
+                **({} if preview is None else _preview_document(preview)),
+            }
+        )
 
 
 class BillingInvoicesHandler(BillingHandler):
@@ -180,10 +189,12 @@ def _account_document(billing: Billing, account: BillingAccount) -> dict[str, An
         "access": account.access.value,
         "plan": None if plan is None else {"id": plan.id, "name": plan.name},
         "entitlements": _entitlement_document(plan.entitlement) if plan is not None and account.access.allows else None,
+        "exceeds": [each.as_document() for each in billing.service.exceeding(account)],
         "pastDueSince": _time(due),
         "suspensionAt": _time(None if due is None else due + timedelta(days=billing.policy.grace_days)),
         "observedAt": _time(account.observed_at),
         **(_NO_SUBSCRIPTION if subscription is None else _subscription_document(subscription)),
+        "pendingChange": _pending_document(billing, account),
     }
 
 
@@ -194,7 +205,6 @@ _NO_SUBSCRIPTION: dict[str, Any] = {
     "periodEnd": None,
     "trialEnd": None,
     "cancelAtPeriodEnd": False,
-    "pendingChange": None,
     "payUrl": None,
 }
 
@@ -207,13 +217,15 @@ def _subscription_document(subscription: Subscribed) -> dict[str, Any]:
         "periodEnd": _time(subscription.period_end),
         "trialEnd": _time(subscription.trial_end),
         "cancelAtPeriodEnd": subscription.cancel_at_period_end,
-        "pendingChange": _pending_document(subscription),
         "payUrl": subscription.pay_url,
     }
 
 
-def _pending_document(subscription: Subscribed) -> dict[str, Any] | None:
+def _pending_document(billing: Billing, account: BillingAccount) -> dict[str, Any] | None:
     """What will be different, and when; for an upgrade that waits for its payment, when it lapses."""
+    subscription = account.subscription
+    if subscription is None:
+        return None
 
     def change(kind: str, plan: DatedPlan) -> dict[str, Any]:
         return {"kind": kind, "planId": plan.plan_id, "at": rfc3339(plan.at)}
@@ -223,7 +235,11 @@ def _pending_document(subscription: Subscribed) -> dict[str, Any] | None:
     if subscription.cancel_at_period_end:
         return {"kind": "end", "planId": None, "at": rfc3339(subscription.period_end)}
     if subscription.next is not None:
-        return change("downgrade", subscription.next)
+        coming = billing.service.plans.get(subscription.next.plan_id)
+        return {
+            **change("downgrade", subscription.next),
+            "consequences": billing.service.consequences(account, coming),
+        }
     return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from controlplane.errors import ControlPlaneError
 from controlplane.events import EventHub
 from controlplane.instance_views import InstanceViews
 from controlplane.instances import InstanceDirectory, Registration
-from controlplane.models import Instance, InstanceKind, Principal, Role, Suspension, User
+from controlplane.models import Holding, Instance, InstanceKind, Principal, Role, Suspension, User
 from controlplane.observability.audit import AuditTrail
 from controlplane.observability.metrics import Metrics
 from controlplane.provisioning.board import OperationBoard
@@ -61,6 +63,7 @@ class FakeEffects:
         self.asked: list[tuple[str, str, str]] = []
         self.keys: set[str] = set()
         self.failure: ControlPlaneError | None = None
+        self.being_made: list[Holding] = []
 
     async def _once(self, action: str, instance_id: str, key: str) -> bool:
         if self.failure is not None:
@@ -80,10 +83,17 @@ class FakeEffects:
             await self._directory.set_suspension(instance_id, None)
         return f"op_{key}"
 
+    async def unsuspend_again(self, instance_id: str, *, key: str) -> str | None:
+        return None if key in self.keys else await self.unsuspend(instance_id, key=key)
+
     async def delete(self, instance_id: str, reason: str, *, key: str) -> str:
         if await self._once("delete", instance_id, key):
             await self._directory.remove(instance_id)
         return f"op_{key}"
+
+    @asynccontextmanager
+    async def holdings(self, owner_id: str) -> AsyncIterator[list[Holding]]:
+        yield [*(each.holding for each in self._directory.of_owner(owner_id)), *self.being_made]
 
     def actions(self) -> list[tuple[str, str]]:
         """What was done, without repetitions of a key."""

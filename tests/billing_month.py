@@ -91,7 +91,7 @@ async def live(database: Database, folder: Path) -> list[str]:
     box, loop = Postbox(), asyncio.get_running_loop()
     server = await loop.create_server(lambda: SMTP(box, loop=loop), "127.0.0.1", 0)
     clock = FakeClock(START)
-    mail = {
+    mail: dict[str, Any] = {
         "SMTP_URL": f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}",
         "SMTP_SENDER": "service@example.org",
     }

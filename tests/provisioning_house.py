@@ -120,9 +120,9 @@ class ProvisioningHouse:
             runner=self.runner,
             effects=self.effects,
             clock=self.clock,
+            owner="first",
             provider=provider,
             under_way_per_user=3,
-            sleep=self.sleep,
         )
 
     async def sleep(self, seconds: float) -> None:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from controlplane.billing.accounts import BillingAccount
+from controlplane.ports import Provider
 from controlplane.storage.billing_accounts import MongoBillingAccountRepository
 from controlplane.storage.database import Database
 from tests.api_house import Answer, ApiHouse
@@ -38,12 +39,21 @@ def settings_for(stripe: FakeStripeProcess) -> dict[str, Any]:
 class StripeHouse:
     """`async with` it. Ada buys; events arrive by themselves. With a `clock`, billing and Stripe go by that one."""
 
-    def __init__(self, database: Database, *, clock: FakeClock | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: FakeClock | None = None,
+        provider: Provider | None = None,
+        **settings: Any,
+    ) -> None:
         self.clock = clock
         frozen = () if clock is None else ("--freeze-at", str(int(clock.now().timestamp())))
         self.stripe = FakeStripeProcess(*frozen, prices=PRICES)
         try:
-            self.house = ApiHouse(database, billing_clock=clock, **{**settings_for(self.stripe), **settings})
+            self.house = ApiHouse(
+                database, provider=provider, billing_clock=clock, **{**settings_for(self.stripe), **settings}
+            )
         except BaseException:
             self.stripe.end()
             raise
@@ -70,6 +80,9 @@ class StripeHouse:
     async def control(self, verb: str, body: Any = None) -> Any:
         """In a thread: deliveries want this loop."""
         return await asyncio.to_thread(self.stripe.control, verb, body)
+
+    async def no_more_mischief(self) -> None:
+        await asyncio.to_thread(self.stripe.control, "mischief", method="DELETE")
 
     async def settle(self) -> None:
         """Every event is delivered and answered."""

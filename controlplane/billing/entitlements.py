@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from controlplane.billing.plans import PlanCatalog
 from controlplane.billing.ports import BillingAccountRepository
-from controlplane.models import Entitlement
+from controlplane.models import ComingEntitlement, Entitlement
 
 
 class PlanEntitlements:
@@ -22,3 +22,11 @@ class PlanEntitlements:
             return None
         plan = self._plans.get(account.plan_id)
         return None if plan is None else plan.entitlement
+
+    async def coming(self, user_id: str) -> ComingEntitlement | None:
+        account = await self._accounts.get(user_id)
+        scheduled = None if account is None or account.subscription is None else account.subscription.next
+        plan = None if scheduled is None else self._plans.get(scheduled.plan_id)
+        if scheduled is None or plan is None:
+            return None
+        return ComingEntitlement(plan.entitlement, plan.name, scheduled.at)

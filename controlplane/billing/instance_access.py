@@ -7,15 +7,16 @@ the moment of acting. Billing lifts only suspensions that it made itself.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from controlplane.billing.accounts import BillingAccount
-from controlplane.billing.turns import Turn
 from controlplane.errors import Conflict, NotFound
 from controlplane.instances import InstanceDirectory
-from controlplane.models import Instance, Principal, Role
+from controlplane.models import Holding, Instance, Principal, Role
 from controlplane.observability.audit import AuditTrail
 from controlplane.ports import InstanceEffects, UserRepository
+from controlplane.turns import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +55,16 @@ class InstanceAccess:
         if await self.is_exempt(account.user_id):
             return 0
         await self._directory.sync()
-        key = f"billing:{account.user_id}:{account.access_epoch}"
+        key = _key(account)
         if not account.access.allows:
             return await self._each(account, lambda instance: instance.suspension is None, turn, cause, "suspend", key)
         if account.access_epoch < 2:
             return 0  # the first access: there is nothing that billing could have suspended
         return await self._each(account, _may_be_lifted, turn, cause, "unsuspend", key)
+
+    async def restore(self, account: BillingAccount, turn: Turn, cause: str) -> int:
+        """Ask once more for what `apply` asked for, of those that are still suspended though access is there."""
+        return await self._each(account, is_suspended_by_billing, turn, cause, "restore", _key(account))
 
     async def suspend_strays(self, account: BillingAccount, turn: Turn, cause: str) -> int:
         """As `apply`, for what drifted: `cause` makes the operations new ones. How many were acted on."""
@@ -73,13 +78,18 @@ class InstanceAccess:
     async def delete_suspended(self, account: BillingAccount, turn: Turn, cause: str) -> int:
         """Those that billing suspended, and no others."""
         await self._directory.sync()
-        return await self._each(
-            account, is_suspended_by_billing, turn, cause, "delete", f"billing:{account.user_id}:{account.access_epoch}"
-        )
+        return await self._each(account, is_suspended_by_billing, turn, cause, "delete", _key(account))
 
-    def of_owner(self, user_id: str) -> Iterator[Instance]:
-        owner = Principal(user_id=user_id, email="", role=Role.CUSTOMER, session_id=None)
-        return self._directory.visible_to(owner)
+    def owners_of_suspended(self) -> set[str]:
+        """Who has an instance that billing suspended, as this process knows it: a second old at most."""
+        return {instance.owner_id for instance in self._directory.all() if is_suspended_by_billing(instance)}
+
+    def of_owner(self, user_id: str) -> list[Instance]:
+        return self._directory.of_owner(user_id)
+
+    def holdings(self, user_id: str) -> AbstractAsyncContextManager[Sequence[Holding]]:
+        """As `InstanceEffects.holdings`."""
+        return self._effects.holdings(user_id)
 
     async def _each(
         self,
@@ -92,12 +102,12 @@ class InstanceAccess:
     ) -> int:
         failures: list[Exception] = []
         acted = 0
-        for instance in [each for each in self.of_owner(account.user_id) if wanted(each)]:
+        for instance in filter(wanted, self.of_owner(account.user_id)):
             await turn.check()
             if await self.is_exempt(account.user_id):
                 break
             try:
-                operation = await self._act(action, instance, f"{key}:{action}:{instance.id}")
+                operation = await self._act(action, instance, key)
             except NotFound:
                 continue  # deleted meanwhile
             except Conflict as error:
@@ -109,18 +119,22 @@ class InstanceAccess:
             except Exception as error:
                 failures.append(error)
                 continue
+            if operation is None:
+                continue  # there is nothing to do now
             acted += 1
             await self._record(account, instance, action, cause, operation)
         if failures:
             raise failures[0]
         return acted
 
-    async def _act(self, action: str, instance: Instance, key: str) -> str:
+    async def _act(self, action: str, instance: Instance, key: str) -> str | None:
         if action == "suspend":
-            return await self._effects.suspend(instance.id, REASON, key=key)
+            return await self._effects.suspend(instance.id, REASON, key=f"{key}:suspend:{instance.id}")
         if action == "unsuspend":
-            return await self._effects.unsuspend(instance.id, key=key)
-        return await self._effects.delete(instance.id, REASON, key=key)
+            return await self._effects.unsuspend(instance.id, key=f"{key}:unsuspend:{instance.id}")
+        if action == "restore":
+            return await self._effects.unsuspend_again(instance.id, key=f"{key}:unsuspend:{instance.id}")
+        return await self._effects.delete(instance.id, REASON, key=f"{key}:delete:{instance.id}")
 
     async def _record(
         self, account: BillingAccount, instance: Instance, action: str, cause: str, operation: str
@@ -142,6 +156,11 @@ class InstanceAccess:
                 "operation": operation,
             },
         )
+
+
+def _key(account: BillingAccount) -> str:
+    """The same for everything that one coming or going of access leads to."""
+    return f"billing:{account.user_id}:{account.access_epoch}"
 
 
 def is_suspended_by_billing(instance: Instance) -> bool:

@@ -19,11 +19,11 @@ from controlplane.billing.plans import PlanCatalog
 from controlplane.billing.ports import BillingAccountRepository, DriftRepository, InboxRepository, PaymentGateway
 from controlplane.billing.records import Subscription, WebhookEvent
 from controlplane.billing.settlement import Settlement
-from controlplane.billing.turns import Turns
 from controlplane.billing.webhooks import HANDLED, Inbox
 from controlplane.errors import ControlPlaneError, PaymentError
 from controlplane.models import Lease
 from controlplane.ports import Clock, LeaseRepository
+from controlplane.turns import Turns
 
 logger = logging.getLogger(__name__)
 

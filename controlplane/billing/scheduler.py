@@ -1,7 +1,8 @@
 """What time brings due: reminders, suspensions, deletions. One process at a time, a bounded number of actions each run.
 
 Stored moments say only whom to look at; what is done is decided from a fresh read of the provider. Where that fails
-nothing is done, and after a few failures in a row the run ends: the provider is away, or our key is wrong.
+nothing is done, and after a few failures in a row the run ends: the provider is away, or our key is wrong. Before all
+that, and without the provider, each run looks after those who have paid and are locked out (see `restoration`).
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from datetime import timedelta
 
 from controlplane.billing.accounts import BillingAccount
 from controlplane.billing.ports import BillingAccountRepository
+from controlplane.billing.restoration import Restoration
 from controlplane.billing.settlement import Settlement
-from controlplane.billing.turns import Turns
 from controlplane.errors import ControlPlaneError, PaymentUnavailable
 from controlplane.models import Lease
 from controlplane.ports import Clock, LeaseRepository
+from controlplane.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class Scheduler:
         self,
         *,
         accounts: BillingAccountRepository,
+        restoration: Restoration,
         settlement: Settlement,
         turns: Turns,
         leases: LeaseRepository,
@@ -42,6 +45,7 @@ class Scheduler:
         actions_per_run: int,
     ) -> None:
         self._accounts = accounts
+        self._restoration = restoration
         self._settlement = settlement
         self._turns = turns
         self._leases = leases
@@ -59,6 +63,7 @@ class Scheduler:
             await self._leases.release(LEASE, self._owner)
 
     async def _run(self, lease: Lease) -> None:
+        await self._restoration.run_once(f"scheduler:{lease.fence}")
         waiting = await self._accounts.needing_attention(self._clock.now(), limit=ACCOUNTS_PER_RUN)
         acted = failed_in_a_row = 0
         for position, account in enumerate(waiting):

@@ -8,7 +8,7 @@ provider then says, never from what the call promised.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -16,16 +16,16 @@ from typing import TypeVar
 from controlplane.billing.access import has_ended
 from controlplane.billing.account_sync import AccountSync
 from controlplane.billing.accounts import BillingAccount, Order, OrderKind, Subscribed
-from controlplane.billing.changes import Direction, direction, exceeding
+from controlplane.billing.changes import Direction, Excess, consequences, direction, exceeding
 from controlplane.billing.instance_access import InstanceAccess
 from controlplane.billing.plans import Plan, PlanCatalog
 from controlplane.billing.ports import BillingAccountRepository, OrderRepository, PaymentGateway
 from controlplane.billing.records import Interval, InvoicePage, InvoicePreview
 from controlplane.billing.settlement import Settlement
-from controlplane.billing.turns import Turn, Turns
 from controlplane.errors import Conflict, InvalidInput, PaymentRefused
-from controlplane.models import Principal
+from controlplane.models import Holding, Principal
 from controlplane.ports import Clock
+from controlplane.turns import Turn, Turns
 
 ORDER_HOURS = 20
 """The provider remembers an idempotency key for 24 hours: an older order is a new one."""
@@ -77,6 +77,19 @@ class BillingService:
     async def account(self, user_id: str) -> BillingAccount:
         """As it was last observed; no call to the provider."""
         return await self._accounts.get(user_id) or BillingAccount(user_id)
+
+    def exceeding(self, account: BillingAccount) -> list[Excess]:
+        """What is more than the present plan allows: nothing is done about it, but no more is made. It comes of what an
+        administrator registers, or of a change that was not ordered here."""
+        plan = self.plans.get(account.plan_id)
+        if plan is None or not account.access.allows:
+            return []
+        return exceeding([each.holding for each in self._access.of_owner(account.user_id)], plan.entitlement)
+
+    def consequences(self, account: BillingAccount, plan: Plan | None) -> list[str]:
+        """What else a change to this plan means."""
+        present = self.plans.get(account.plan_id)
+        return [] if present is None or plan is None else consequences(present.entitlement, plan.entitlement)
 
     async def invoices(self, user_id: str, *, limit: int, after: str | None) -> InvoicePage:
         account = await self.account(user_id)
@@ -215,30 +228,30 @@ class BillingService:
             return await self._done(order, turn, user_id)
 
     async def downgrade(self, user_id: str, plan_id: str, interval: Interval) -> BillingAccount:
-        """At the end of the period. Raises Conflict (`use_exceeds_plan`) that names what is too much."""
+        """At the end of the period. Raises Conflict (`use_exceeds_plan`) that names what is too much.
+
+        No instance can be asked for between the look at what there is and the change that is stored; after that it has
+        to fit into the coming plan too (see `PlanEntitlements.coming`).
+        """
         wanted = self._wanted(plan_id, interval)
         async with self._turns.of(user_id) as turn:
             subscription = _live(await self._fresh(turn, user_id))
             if subscription.cancel_at_period_end:
                 raise Conflict("It ends with this period: resume it first.", code="cancellation_pending")
             self._must_be(Direction.DOWN, subscription, wanted)
-            problems = exceeding(self._access.of_owner(user_id), wanted.plan.entitlement)
-            if problems:
-                raise Conflict(
-                    f"What you have does not fit into {wanted.plan.name}: {'; '.join(problems)}.",
-                    code="use_exceeds_plan",
-                    details={"problems": problems},
+            async with self._access.holdings(user_id) as holdings:
+                if subscription.plan_id != wanted.plan.id:  # else only the interval changes
+                    _require_fit(holdings, wanted.plan)
+                order = await self._open(
+                    user_id, OrderKind.DOWNGRADE, f"{subscription.id}:{subscription.schedule_id}:{wanted.price_id}"
                 )
-            order = await self._open(
-                user_id, OrderKind.DOWNGRADE, f"{subscription.id}:{subscription.schedule_id}:{wanted.price_id}"
-            )
-            await self._refusable(
-                order,
-                self._gateway.schedule_downgrade(
-                    subscription_id=subscription.id, price_id=wanted.price_id, key=order.key
-                ),
-            )
-            return await self._done(order, turn, user_id)
+                await self._refusable(
+                    order,
+                    self._gateway.schedule_downgrade(
+                        subscription_id=subscription.id, price_id=wanted.price_id, key=order.key
+                    ),
+                )
+                return await self._done(order, turn, user_id)
 
     async def cancel(self, user_id: str) -> BillingAccount:
         """At the end of the period, until when everything stays."""
@@ -310,6 +323,17 @@ class BillingService:
         account = (await self._settlement.settle_in(turn, user_id, f"order:{order.kind.value}")).account
         await self._orders.close(order)
         return account
+
+
+def _require_fit(holdings: Sequence[Holding], plan: Plan) -> None:
+    excesses = exceeding(holdings, plan.entitlement)
+    if excesses:
+        problems = [each.problem for each in excesses]
+        raise Conflict(
+            f"What you have does not fit into {plan.name}: {'; '.join(problems)}. Delete what is too much first.",
+            code="use_exceeds_plan",
+            details={"problems": problems, "exceeds": [each.as_document() for each in excesses]},
+        )
 
 
 def _live(account: BillingAccount) -> Subscribed:

@@ -18,10 +18,22 @@ from controlplane.billing.notices import Notices
 from controlplane.billing.observation import attended
 from controlplane.billing.ports import BillingAccountRepository
 from controlplane.billing.timeline import FINAL_WARNING_DAYS, Policy, due, lapse_reference
-from controlplane.billing.turns import Turn, Turns
-from controlplane.ports import Clock
+from controlplane.errors import Overloaded
+from controlplane.ports import Clock, LeaseRepository
+from controlplane.turns import Turn, Turns
 
 POSTPONED = timedelta(hours=1)
+WAITERS_PER_USER = 20
+WAIT_SECONDS = 15.0
+
+
+def account_turns(leases: LeaseRepository, owner: str) -> Turns:
+    """Orders, events and the scheduler never work on the same account side by side. Raise Overloaded."""
+    return Turns(leases, owner, "billing", at_most=WAITERS_PER_USER, wait_seconds=WAIT_SECONDS, busy=_busy)
+
+
+def _busy() -> Overloaded:
+    return Overloaded("This account's billing is being worked on; try again.")
 
 
 @dataclass(frozen=True, slots=True)

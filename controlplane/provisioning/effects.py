@@ -35,7 +35,7 @@ from controlplane.models import (
 )
 from controlplane.ports import Clock, Provider, Publisher, VmidReservations
 from controlplane.provisioning.agent_watch import AgentWatch
-from controlplane.provisioning.plans import DEFAULT_PLAN, PLANS
+from controlplane.provisioning.plans import size_of
 
 Facts = Mapping[str, Any]
 """What became known: fields of the operation."""
@@ -135,15 +135,15 @@ class Effects:
         machine = await self._look(operation)
         if machine is not None and machine.is_complete:
             return _NOTHING_NEW  # made by an earlier try whose outcome nobody knew
-        plan = PLANS[operation.plan or DEFAULT_PLAN]
+        size = size_of(operation)
         spec = MachineSpec(
             vmid=_vmid(operation),
             operation_id=operation.mark or operation.id,
             kind=operation.instance_kind,
             hostname=hostname(operation),
-            cores=plan.cores,
-            memory_mib=plan.memory_mib,
-            disk_gib=plan.disk_gib,
+            cores=size.cores,
+            memory_mib=size.memory_mib,
+            disk_gib=size.disk_gib,
             agent_token=self._directory.open_token(operation.instance_id, operation.sealed_token or b""),
         )
         try:
@@ -215,6 +215,7 @@ class Effects:
             created_at=self._clock.now(),
             provider=operation.provider,
             operation_id=operation.mark,
+            memory_mib=size_of(operation).memory_mib,
             game_port=where.game_port,
             published=False,
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from controlplane.clock import rfc3339
 from controlplane.errors import Conflict, Forbidden
-from controlplane.models import Entitlement, InstanceKind
+from controlplane.models import ComingEntitlement, Entitlement, InstanceKind
 from controlplane.provisioning.plans import PLANS
 
 
@@ -15,6 +16,9 @@ class FixedEntitlements:
 
     async def of(self, user_id: str) -> Entitlement | None:
         return self._entitlement
+
+    async def coming(self, user_id: str) -> ComingEntitlement | None:
+        return None
 
 
 def check_covers(entitlement: Entitlement | None, kind: InstanceKind, plan: str, *, used: int) -> None:
@@ -35,3 +39,16 @@ def check_covers(entitlement: Entitlement | None, kind: InstanceKind, plan: str,
             code="plan_not_entitled",
             details={"plan": plan, "memoryMib": PLANS[plan].memory_mib, "memoryLimitMib": entitlement.memory_mib},
         )
+
+
+def check_will_cover(coming: ComingEntitlement, kind: InstanceKind, plan: str, *, used: int) -> None:
+    """As `check_covers`, of what the customer will have. Raises Conflict (`exceeds_coming_plan`)."""
+    try:
+        check_covers(coming.entitlement, kind, plan, used=used)
+    except (Conflict, Forbidden) as error:
+        day = f"{coming.at.day} {coming.at:%B %Y}"
+        raise Conflict(
+            f"From {day} on your plan is {coming.plan}, and this would not fit into it: take the change back first.",
+            code="exceeds_coming_plan",
+            details={"comingPlan": coming.plan, "at": rfc3339(coming.at), **(error.details or {})},
+        ) from error

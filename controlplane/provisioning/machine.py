@@ -64,6 +64,10 @@ VMID_TRIES = 20
 NEEDS_AN_ADMINISTRATOR = frozenset({Phase.ROLLBACK_FAILED, Phase.FAILED})
 TAKING_BACK = frozenset({Phase.COMPENSATING, Phase.CANCELING})
 
+FIRST_REST = timedelta(minutes=1)
+LONGEST_REST = timedelta(minutes=5)
+"""Of an operation that failed, before it is taken up again without an administrator."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -291,6 +295,12 @@ def retried(operation: Operation, now: datetime) -> Operation:
     phase = operation.error.phase
     steps = tuple(step for step in operation.steps if step.phase is not phase)
     return moved(replace(operation, steps=steps), phase, now, error=None)
+
+
+def has_rested(operation: Operation, now: datetime) -> bool:
+    """Whether one that failed may be taken up again: after as long as it had been tried for, within bounds."""
+    tried = operation.updated_at - operation.created_at
+    return now >= operation.updated_at + min(max(tried, FIRST_REST), LONGEST_REST)
 
 
 def pause(attempts: int, policy: Policy) -> timedelta:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from controlplane.models import Operation
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -21,3 +23,8 @@ PLANS: Mapping[str, Plan] = {
     "large": Plan(cores=4, memory_mib=4096, disk_gib=32),
 }
 DEFAULT_PLAN = "standard"
+
+
+def size_of(provisioning: Operation) -> Plan:
+    """What its machine is given."""
+    return PLANS[provisioning.plan or DEFAULT_PLAN]

@@ -6,43 +6,35 @@ however long after a crash, finds the operation that the first one made.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from controlplane.errors import Conflict, NotFound, Overloaded, StaleRevision, TooManyRequests
 from controlplane.instances import ID_PREFIXES, InstanceDirectory
-from controlplane.models import Instance, InstanceKind, Operation, OperationKind, Phase, Principal
+from controlplane.models import Holding, Instance, InstanceKind, Operation, OperationKind, Phase, Principal
 from controlplane.ports import Clock, Entitlements, LeaseRepository, OperationRepository
 from controlplane.provisioning import machine
 from controlplane.provisioning.board import OperationBoard
 from controlplane.provisioning.effects import Effects
-from controlplane.provisioning.entitlements import check_covers
+from controlplane.provisioning.entitlements import check_covers, check_will_cover
+from controlplane.provisioning.plans import size_of
 from controlplane.provisioning.runner import OperationRunner
+from controlplane.turns import Turns
 
-QUOTA_LEASE_SECONDS = 10.0
+QUOTA_AT_MOST = 50
 QUOTA_WAIT_SECONDS = 10.0
-_QUOTA_LOOK_SECONDS = 0.02
 _AMEND_ATTEMPTS = 5
 RETRY_SECONDS = 30
 
 
-@dataclass(slots=True)
-class _Turn:
-    """Of one user's requests in this process; `waiting` counts those that have not got it yet."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    waiting: int = 0
-
-
 class ProvisioningService:
-    """`provider` is the name of what makes machines here, or None; `under_way_per_user` bounds unfinished operations.
+    """`provider` is the name of what makes machines here, or None; `under_way_per_user` bounds unfinished operations,
+    `owner` names this process among all that share the database.
 
     Satisfies `ports.InstanceEffects`.
     """
@@ -58,14 +50,13 @@ class ProvisioningService:
         runner: OperationRunner,
         effects: Effects,
         clock: Clock,
+        owner: str,
         provider: str | None,
         under_way_per_user: int,
         random_token: Callable[[], str] = lambda: secrets.token_urlsafe(32),
         random_id: Callable[[], str] = lambda: secrets.token_hex(8),
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._operations = operations
-        self._leases = leases
         self._directory = directory
         self._entitlements = entitlements
         self._board = board
@@ -76,9 +67,10 @@ class ProvisioningService:
         self._under_way_per_user = under_way_per_user
         self._random_token = random_token
         self._random_id = random_id
-        self._sleep = sleep
         self._deployment = ""
-        self._turns: dict[str, _Turn] = {}
+        self._turns = Turns(
+            leases, owner, "quota", at_most=QUOTA_AT_MOST, wait_seconds=QUOTA_WAIT_SECONDS, busy=_too_many
+        )
 
     async def load(self) -> None:
         """Before anything is asked for. Raises StorageUnavailable."""
@@ -92,14 +84,14 @@ class ProvisioningService:
     ) -> Operation:
         """An instance for the caller. The same key and request give the same operation.
 
-        Raises Conflict (`provisioning_disabled`, `idempotency_key_reused`, `quota_reached`), Forbidden (`not_entitled`,
-        `plan_not_entitled`), TooManyRequests, Overloaded.
+        Raises Conflict (`provisioning_disabled`, `idempotency_key_reused`, `quota_reached`, `exceeds_coming_plan`),
+        Forbidden (`not_entitled`, `plan_not_entitled`), TooManyRequests, Overloaded.
         """
         if self._provider is None:
             raise Conflict("No instances are made here: no provider is configured.", code="provisioning_disabled")
         scoped_key = None if key is None else _scoped(principal.user_id, key)
         request_hash = _hash_of("provision", kind.value, name, plan)
-        async with self._turn_of(principal.user_id):
+        async with self._turns.of(principal.user_id):  # what was counted stays true until it is stored
             known = await self._known(scoped_key, request_hash)
             if known is not None:
                 return known
@@ -136,8 +128,35 @@ class ProvisioningService:
     async def unsuspend(self, instance_id: str, *, key: str) -> str:
         return await self._effect(OperationKind.UNSUSPEND, instance_id, None, key)
 
+    async def unsuspend_again(self, instance_id: str, *, key: str) -> str | None:
+        known = await self._known(_scoped("", key), _hash_of(OperationKind.UNSUSPEND.value, instance_id))
+        if known is not None and (known.phase is not Phase.FAILED or not machine.has_rested(known, self._clock.now())):
+            return None
+        try:
+            if known is None:
+                return await self.unsuspend(instance_id, key=key)
+            return (await self.retry(known.id)).id
+        except Conflict as error:
+            if error.stable_code in ("operation_in_progress", "not_retryable"):
+                return None  # something else is done to it, or another process was first
+            raise
+
     async def delete(self, instance_id: str, reason: str, *, key: str) -> str:
         return await self._effect(OperationKind.DELETE, instance_id, reason, key)
+
+    @asynccontextmanager
+    async def holdings(self, owner_id: str) -> AsyncIterator[Sequence[Holding]]:
+        async with self._turns.of(owner_id):
+            # Operations first, as in `_check_room`.
+            unfinished = await self._operations.list_unfinished_of(owner_id)
+            await self._directory.sync()
+            found = {
+                each.instance_id: Holding(each.instance_kind, each.name, size_of(each).memory_mib)
+                for each in unfinished
+                if each.kind is OperationKind.PROVISION
+            }
+            found |= {each.id: each.holding for each in self._directory.of_owner(owner_id)}
+            yield list(found.values())
 
     async def _effect(self, kind: OperationKind, instance_id: str, reason: str | None, key: str) -> str:
         """Raises NotFound for an instance that is gone, unless this key's operation is known; Conflict as `request`."""
@@ -228,44 +247,6 @@ class ProvisioningService:
 
     # -- room for one more -------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _turn_of(self, user_id: str) -> AsyncIterator[None]:
-        """One request of a user at a time, over all processes: what was counted stays true until it is stored.
-
-        Those of this process queue here, so that the lease is asked for once. Raises Overloaded after a while.
-        """
-        turn = self._turns.setdefault(user_id, _Turn())
-        turn.waiting += 1
-        try:
-            async with asyncio.timeout(QUOTA_WAIT_SECONDS):
-                await turn.lock.acquire()
-        except TimeoutError:
-            raise Overloaded("Too many requests of this account are under way; try again.") from None
-        finally:
-            turn.waiting -= 1
-            if not turn.waiting and not turn.lock.locked():
-                self._turns.pop(user_id, None)
-        try:
-            async with self._quota_lease(user_id):
-                yield
-        finally:
-            turn.lock.release()
-            if not turn.waiting:
-                self._turns.pop(user_id, None)
-
-    @asynccontextmanager
-    async def _quota_lease(self, user_id: str) -> AsyncIterator[None]:
-        name, owner = f"quota:{user_id}", self._random_id()
-        ends = self._clock.monotonic() + QUOTA_WAIT_SECONDS
-        while await self._leases.acquire(name, owner, ttl_seconds=QUOTA_LEASE_SECONDS) is None:
-            if self._clock.monotonic() >= ends:
-                raise Overloaded("Too many requests of this account are under way; try again.")
-            await self._sleep(_QUOTA_LOOK_SECONDS)
-        try:
-            yield
-        finally:
-            await self._leases.release(name, owner)
-
     async def _check_room(self, principal: Principal, kind: InstanceKind, plan: str) -> None:
         # Operations first: one that ends in between has its instance stored by then, and is not missed.
         unfinished = await self._operations.list_unfinished_of(principal.user_id)
@@ -283,6 +264,9 @@ class ProvisioningService:
         }
         ids |= await self._directory.live_ids_of(principal.user_id, kind)
         check_covers(await self._entitlements.of(principal.user_id), kind, plan, used=len(ids))
+        coming = await self._entitlements.coming(principal.user_id)
+        if coming is not None:
+            check_will_cover(coming, kind, plan, used=len(ids))
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
@@ -321,7 +305,7 @@ class ProvisioningService:
         return canceled
 
     async def retry(self, operation_id: str) -> Operation:
-        """An administrator's: from an end that needs somebody back to work. Raises NotFound, Conflict."""
+        """From an end that needs somebody back to work. Raises NotFound, Conflict."""
 
         def change(operation: Operation, now: datetime) -> Operation:
             if operation.phase not in machine.NEEDS_AN_ADMINISTRATOR:
@@ -360,6 +344,10 @@ class ProvisioningService:
             self._board.take_in(stored)
             return stored
         raise Conflict("Others are changing this operation at the same time; try again.", code="stale_revision")
+
+
+def _too_many() -> Overloaded:
+    return Overloaded("Too many requests of this account are under way; try again.")
 
 
 def _scoped(user_id: str, key: str) -> str:

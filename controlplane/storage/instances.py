@@ -107,6 +107,7 @@ def _to_document(instance: Instance) -> Document:
         "deleted_at": instance.deleted_at,
         "provider": instance.provider,
         "operation_id": instance.operation_id,
+        "memory_mib": instance.memory_mib,
     }
 
 
@@ -131,4 +132,5 @@ def _to_instance(row: Document) -> Instance:
         published=row.get("published", True),
         provider=row.get("provider"),
         operation_id=row.get("operation_id"),
+        memory_mib=row.get("memory_mib"),
     )

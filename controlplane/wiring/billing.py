@@ -17,13 +17,13 @@ from controlplane.billing.ports import PaymentGateway
 from controlplane.billing.price_list import PriceList
 from controlplane.billing.reconciliation import TIME_LIMIT_SECONDS as RECONCILIATION_SECONDS
 from controlplane.billing.reconciliation import Reconciliation
+from controlplane.billing.restoration import Restoration
 from controlplane.billing.scheduler import TIME_LIMIT_SECONDS as SCHEDULER_SECONDS
 from controlplane.billing.scheduler import Scheduler
 from controlplane.billing.service import BillingService
-from controlplane.billing.settlement import Settlement
+from controlplane.billing.settlement import Settlement, account_turns
 from controlplane.billing.stripe_gateway import StripeGateway
 from controlplane.billing.timeline import Policy
-from controlplane.billing.turns import Turns
 from controlplane.billing.webhooks import Inbox
 from controlplane.clock import SystemClock
 from controlplane.events import EventHub
@@ -107,7 +107,7 @@ def make_billing(
         termination_days=settings.billing_termination_days,
     )
     orders, inbox_repository = MongoOrderRepository(database), MongoInboxRepository(database)
-    turns = Turns(leases, owner)
+    turns = account_turns(leases, owner)
     sync = AccountSync(accounts=accounts, gateway=gateway, plans=plans, policy=policy, clock=clock)
     access = InstanceAccess(directory=directory, users=users, effects=effects, audit=audit)
     notices = Notices(
@@ -158,6 +158,7 @@ def make_billing(
         notices=notices,
         scheduler=Scheduler(
             accounts=accounts,
+            restoration=Restoration(accounts=accounts, access=access, turns=turns),
             settlement=settlement,
             turns=turns,
             leases=leases,

@@ -220,7 +220,7 @@ class ControlPlane:
                 dial=dial,
             ),
             rights=OwnerRights(entitlements),
-            backups=BackupService(agents, directory, events, repositories.leases),
+            backups=BackupService(agents, directory, events, repositories.leases, self._owner),
             states=states,
             poller=Poller(
                 agents,

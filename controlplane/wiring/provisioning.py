@@ -153,6 +153,7 @@ def make_provisioning(
         runner=runner,
         effects=effects,
         clock=clock,
+        owner=owner,
         provider=provider_name,
         under_way_per_user=settings.operations_per_user,
     )

@@ -192,7 +192,7 @@ export function billingView({ api, events, parameters }) {
       return;
     }
     const preview = await api.get(`/api/billing/preview?planId=${encodeURIComponent(plan.id)}&interval=${interval}`);
-    if (preview.change === "downgrade") await downgrade(plan, wanted);
+    if (preview.change === "downgrade") await downgrade(plan, wanted, preview);
     else await upgrade(plan, wanted, preview);
   }
 
@@ -209,10 +209,14 @@ export function billingView({ api, events, parameters }) {
     if (sure !== null) await order("upgrade", { ...wanted, proratedAt: preview.proratedAt }, `You have ${plan.name} now.`);
   }
 
-  async function downgrade(plan, wanted) {
+  async function downgrade(plan, wanted, preview) {
     const sure = await ask({
       title: `Change to ${plan.name}?`,
-      body: [`You keep what you have until ${shortMoment(state.periodEnd)}; ${plan.name} begins then. Nothing is charged now.`],
+      body: [
+        `You keep what you have until ${shortMoment(state.periodEnd)}; ${plan.name} begins then. Nothing is charged now.`,
+        "What you make until then has to fit into it already.",
+        ...preview.consequences,
+      ],
       confirm: `Change to ${plan.name}`,
     });
     if (sure !== null) await order("downgrade", wanted, `${plan.name} begins on ${shortMoment(state.periodEnd)}.`);

@@ -145,9 +145,37 @@ async def test_a_customer_may_have_so_many_backups_and_an_administrator_any_numb
         asked.clear()
         refused = await house.call("POST", base, {"name": "third"}, token=house.ada_token)
         assert (refused.status, refused.code) == (409, "quota_reached")
-        assert refused.body["details"] == {"limit": 2}
+        assert refused.body["details"] == {"limit": 2, "used": 2}
         assert asked.count("/game/backups") == 1
         assert (await house.call("POST", base, {"name": "third"}, token=house.root_token)).status == 200
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_of_many_backups_asked_for_at_once_in_two_processes_no_more_are_made_than_fit(database: Database) -> None:
+    made: list[str] = []
+
+    async def answering(path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        listed = f"[{', '.join(made)}]".encode()
+        if agent.requests[-1] == "POST /game/backups":
+            made.append(f'{{"id": "b{len(made)}"}}')
+            listed = made[-1].encode()
+        writer.write(answer(listed if path == "/game/backups" else b'{"ready": true, "state": "running"}'))
+
+    settings: dict[str, Any] = {"QUOTA_BACKUPS": "3"}
+    async with (
+        SocketAgent(answering) as agent,
+        ApiHouse(database, **settings) as house,
+        ApiHouse(database, **settings) as other,
+    ):
+        instance = await house.instance(house.ada, agent.endpoint)
+        await other.services.instances.sync()
+        target = f"/api/game/servers/{instance.id}/backups"
+        answers = await asyncio.gather(
+            *(each.call("POST", target, {}, token=each.ada_token) for each in (house, other) for _ in range(4))
+        )
+        assert sorted(each.status for each in answers) == [200] * 3 + [409] * 5
+        assert {each.code for each in answers if each.status == 409} == {"quota_reached"}
+        assert len(made) == 3
 
 
 @pytest.mark.gen_test(timeout=60)

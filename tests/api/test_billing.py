@@ -11,10 +11,17 @@ from controlplane.models import InstanceKind
 from controlplane.storage.database import Database
 from tests.api_house import ApiHouse
 from tests.billing_samples import START
+from tests.fake_provisioning import FakeProvider
 from tests.fakes import FakeClock
 from tests.stripe_house import StripeHouse
 
 pytestmark = pytest.mark.timeout(120)
+FEWER_BACKUPS = [
+    (
+        "An instance may then have 10 backups, now 30: those that are there stay, and new ones can be made once there "
+        "are fewer."
+    )
+]
 ORDERS = ("/checkout", "/upgrade", "/downgrade", "/cancel", "/resume", "/portal")
 
 
@@ -169,9 +176,10 @@ async def test_a_downgrade_comes_with_the_next_period_and_can_be_taken_back(data
         assert answer.status == 200, answer.raw
         assert answer.body["plan"]["id"] == "studio"
         assert answer.body["pendingChange"] == {
-            "kind": "downgrade", "planId": "builder", "at": answer.body["periodEnd"],
+            "kind": "downgrade", "planId": "builder", "at": answer.body["periodEnd"], "consequences": FEWER_BACKUPS,
         }  # fmt: skip
-        assert (await shop.ask("GET", "/preview?planId=builder")).body == {"change": "downgrade"}
+        preview = (await shop.ask("GET", "/preview?planId=builder")).body
+        assert preview == {"change": "downgrade", "consequences": FEWER_BACKUPS}
         assert (await shop.ask("POST", "/resume")).body["pendingChange"] is None
         assert (await shop.ask("POST", "/resume")).code == "nothing_to_resume"
         await shop.ask("POST", "/downgrade", {"planId": "builder"})
@@ -188,8 +196,45 @@ async def test_a_downgrade_below_the_present_use_is_refused_with_names(database:
         await shop.house.instance(shop.house.ada, kind=InstanceKind.DEV)
         answer = await shop.ask("POST", "/downgrade", {"planId": "starter"})
         assert (answer.status, answer.code) == (409, "use_exceeds_plan")
-        assert answer.body["details"]["problems"] == ["1 dev containers (instance 101), where the plan allows 0"]
+        assert answer.body["details"] == {
+            "problems": ["1 dev containers (instance 101), where the plan allows 0"],
+            "exceeds": [{"limit": "devContainers", "allowed": 0, "used": 1, "instances": ["instance 101"]}],
+        }
         assert shop.calls("POST", "/v1/subscription_schedules") == 0
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_until_a_downgrade_comes_nothing_is_made_that_would_not_fit_into_it(database: Database) -> None:
+    server = {"name": "Big", "plan": "large"}
+    async with StripeHouse(database, provider=FakeProvider(port=9), PROVISION_BOOT_SECONDS="0.1") as shop:
+        await shop.buy("builder")
+        await shop.ask("POST", "/downgrade", {"planId": "starter"})
+        refused = await shop.house.call("POST", "/api/game/servers", server, token=shop.house.ada_token)
+        assert (refused.status, refused.code) == (409, "exceeds_coming_plan")
+        assert refused.body["details"]["comingPlan"] == "Starter"
+        assert refused.body["details"]["memoryLimitMib"] == 2048
+        await shop.ask("POST", "/resume")
+        asked = await shop.house.call("POST", "/api/game/servers", server, token=shop.house.ada_token)
+        assert asked.status == 202, asked.raw
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_what_exceeds_the_plan_once_it_is_there_stays_and_is_told(database: Database) -> None:
+    async with StripeHouse(database, clock=FakeClock(START)) as shop:
+        await shop.buy("builder")
+        await shop.ask("POST", "/downgrade", {"planId": "starter"})
+        for _ in range(2):
+            await shop.house.instance(shop.house.ada)  # by an administrator
+        assert (await shop.state())["exceeds"] == []
+        await shop.advance(days=32)
+        await shop.settle()
+        state = await shop.state()
+        assert (state["plan"]["id"], state["access"]) == ("starter", "full")
+        assert state["exceeds"] == [
+            {"limit": "gameServers", "allowed": 1, "used": 2, "instances": ["instance 101", "instance 102"]}
+        ]
+        listed = (await shop.house.call("GET", "/api/game/servers", token=shop.house.ada_token)).body["items"]
+        assert [each["state"]["suspension"] for each in listed] == [None, None]
 
 
 @pytest.mark.gen_test(timeout=60)

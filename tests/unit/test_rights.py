@@ -36,6 +36,9 @@ class FakeEntitlements:
         assert user_id == ADA.user_id
         return self.entitlement
 
+    async def coming(self, user_id: str) -> None:
+        """No other plan is on its way."""
+
 
 def rights(*, ide: bool, backups: int) -> OwnerRights:
     return OwnerRights(FakeEntitlements(Entitlement({}, 1024, backups, ide)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hashlib
@@ -95,7 +94,7 @@ class ApiHandler(RequestHandler):
     async def _run(self, given: Tree, mischiefs: list[Mischief], key: str | None) -> tuple[int, bytes]:
         for rule in mischiefs:
             if rule.seconds:
-                await asyncio.sleep(rule.seconds)
+                await self._account.mischiefs.hold_back(rule.seconds)
             if rule.kind == "error":
                 raise _pretended(rule.status)
         found = routes.find(self.request.method or "", self.request.path)

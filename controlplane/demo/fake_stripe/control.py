@@ -1,7 +1,7 @@
 """What tests and the demo do to the fake, under `/_control/`. JSON in and out; a wrong body is a 400 that says why.
 
-GET: `state` (time, counts, what is held and waiting), `webhooks` (every attempt), `requests` (every call of the API),
-`events` (all that happened, the oldest first, also what the API keeps no longer).
+GET: `state` (time, counts, what is held, waiting, slow), `webhooks` (every attempt), `requests` (every call of the
+API), `events` (all that happened, the oldest first, also what the API keeps no longer).
 
 | POST | body | what it does |
 |---|---|---|
@@ -20,7 +20,7 @@ GET: `state` (time, counts, what is held and waiting), `webhooks` (every attempt
 | emit | `{"type", "object"}` | an event out of nothing |
 | mischief | a `mischief.Mischief`; `times` null: until cleared | what goes wrong with calls |
 
-DELETE `mischief`: no more of it.
+DELETE `mischief`: no more of it, and what is slow answers now.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ class ControlHandler(RequestHandler):
             "events": Counter(event["type"] for event in account.world.all("event")),
             "held": account.webhooks.held,
             "waiting": account.webhooks.waiting,
+            "slow": account.mischiefs.slow,
         }
 
     def _move_clock(self, _: str, body: dict[str, Any]) -> dict[str, Any]:

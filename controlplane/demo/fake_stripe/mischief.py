@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 KINDS = ("slow", "error", "lost", "reset", "garbage")
@@ -25,14 +27,30 @@ class Mischief:
 
 
 class Mischiefs:
+    """`slow` is how many answers are being held back."""
+
     def __init__(self) -> None:
         self._rules: list[Mischief] = []
+        self._cleared = asyncio.Event()
+        self.slow = 0
 
     def add(self, rule: Mischief) -> None:
         self._rules.append(rule)
 
     def clear(self) -> None:
         self._rules.clear()
+        self._cleared.set()
+        self._cleared = asyncio.Event()
+
+    async def hold_back(self, seconds: float) -> None:
+        """For so long, or until there is no more mischief."""
+        self.slow += 1
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._cleared.wait()
+        finally:
+            self.slow -= 1
 
     def take(self, method: str, path: str) -> list[Mischief]:
         """The rules that apply to this request: at most one of each kind, the oldest first."""

@@ -146,7 +146,8 @@ async def test_what_was_written_long_before_is_not_read_again(instances: MongoIn
 async def test_who_owns_what_and_whose_machine_it_is_are_told_by_the_database(
     instances: MongoInstanceRepository,
 ) -> None:
-    await instances.add(instance(1, provider="local", operation_id="op_1"))
+    made = instance(1, provider="local", operation_id="op_1", memory_mib=2048)
+    await instances.add(made)
     await instances.add(instance(2, kind=InstanceKind.DEV))
     await instances.add(instance(3))
     await instances.replace(instance(3, revision=2, deleted_at=NOW), expected_revision=1)
@@ -154,10 +155,11 @@ async def test_who_owns_what_and_whose_machine_it_is_are_told_by_the_database(
     assert await instances.live_ids_of(owner, InstanceKind.GAME) == {"gs_001"}
     assert await instances.live_ids_of(owner, InstanceKind.DEV) == {"gs_002"}
     assert await instances.live_ids_of("usr_nobody", InstanceKind.GAME) == set()
-    assert await instances.get("gs_001") == instance(1, provider="local", operation_id="op_1")
+    assert await instances.get("gs_001") == made
     assert await instances.has_machine("op_1")
     await instances.replace(
-        instance(1, provider="local", operation_id="op_1", revision=2, deleted_at=NOW), expected_revision=1
+        instance(1, provider="local", operation_id="op_1", memory_mib=2048, revision=2, deleted_at=NOW),
+        expected_revision=1,
     )
     assert not await instances.has_machine("op_1")
 
@@ -168,6 +170,6 @@ async def test_a_row_of_before_there_was_provisioning_is_read_as_made_by_nobody(
 ) -> None:
     await instances.add(instance(1))
     await database.collection("instances").update_one(
-        {"_id": "gs_001"}, {"$unset": {"provider": True, "operation_id": True}}
+        {"_id": "gs_001"}, {"$unset": {"provider": True, "operation_id": True, "memory_mib": True}}
     )
     assert await instances.get("gs_001") == instance(1)

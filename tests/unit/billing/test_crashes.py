@@ -18,6 +18,7 @@ from tests.billing_house import BillingHouse
 from tests.billing_samples import invoice
 
 STEPS_AT_MOST = 80
+WITHIN = ("controlplane.billing", "controlplane.turns")
 
 
 class Death(BaseException):
@@ -67,7 +68,7 @@ def make_mortal(house: BillingHouse, life: list[int], *, takes_effect: bool) -> 
             is_adapter = name in adapters and type(value).__module__.split(".")[1] != "billing"
             if is_adapter:
                 setattr(part, name, Mortal(value, life, takes_effect=takes_effect))
-            elif type(value).__module__.startswith("controlplane.billing") and hasattr(value, "__dict__"):
+            elif type(value).__module__.startswith(WITHIN) and hasattr(value, "__dict__"):
                 waiting.append(value)
 
 

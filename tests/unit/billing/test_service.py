@@ -10,11 +10,11 @@ import pytest
 from controlplane.billing.accounts import OrderKind
 from controlplane.billing.records import Interval, Schedule
 from controlplane.errors import Conflict, Overloaded, PaymentRefused, PaymentUnavailable
-from controlplane.models import Principal
+from controlplane.models import Holding, InstanceKind, Principal
 from controlplane.storage.billing_orders import MongoOrderRepository
 from controlplane.storage.database import Database
 from tests.billing_house import BillingHouse
-from tests.billing_samples import invoice
+from tests.billing_samples import invoice, subscription
 
 MONTH = Interval.MONTH
 
@@ -193,3 +193,42 @@ async def test_a_subscription_that_ended_may_be_followed_by_another(database: Da
     with pytest.raises(Conflict) as refused:
         await house.billing.service.cancel(ada.user_id)
     assert refused.value.stable_code == "no_subscription"
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_downgrade_is_held_to_every_limit_and_to_what_is_being_made(database: Database) -> None:
+    house = BillingHouse(database)
+    ada = await house.user()
+    await house.instance(ada, "mine")
+    await house.subscribe(price_id="price_builder_month")
+    house.effects.being_made = [Holding(InstanceKind.GAME, "coming", 4096)]
+    with pytest.raises(Conflict) as refused:
+        await house.billing.service.downgrade(ada.user_id, "starter", MONTH)
+    assert refused.value.stable_code == "use_exceeds_plan"
+    assert refused.value.message == (
+        "What you have does not fit into Starter: 2 game servers (coming, mine), where the plan allows 1; more memory "
+        "than the 2048 MiB that the plan allows an instance (coming has 4096 MiB). Delete what is too much first."
+    )
+    assert refused.value.details is not None
+    assert refused.value.details["exceeds"] == [
+        {"limit": "gameServers", "allowed": 1, "used": 2, "instances": ["coming", "mine"]},
+        {"limit": "memoryMib", "allowed": 2048, "used": 4096, "instances": ["coming"]},
+    ]
+    assert house.gateway.count("schedule_downgrade") == 0
+    house.effects.being_made = []
+    await house.billing.service.downgrade(ada.user_id, "starter", MONTH)
+    assert house.gateway.count("schedule_downgrade") == 1
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_another_interval_of_the_same_plan_takes_nothing_and_is_not_refused(database: Database) -> None:
+    house = BillingHouse(database)
+    ada = await house.user()
+    for name in ("one", "two"):
+        await house.instance(ada, name)  # an administrator's gift
+    year = subscription(price_id="price_starter_year").items[0]
+    await house.subscribe(items=(replace(year, price=replace(year.price, interval="year")),))
+    await house.billing.service.downgrade(ada.user_id, "starter", MONTH)
+    assert house.gateway.count("schedule_downgrade") == 1
+    (excess,) = house.billing.service.exceeding(await house.account())
+    assert (excess.limit, excess.allowed, excess.used) == ("gameServers", 1, 2)

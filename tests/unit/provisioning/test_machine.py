@@ -307,6 +307,14 @@ def test_nothing_else_is_retried(phase: Phase) -> None:
         machine.retried(operation(phase=phase), NOW)
 
 
+@pytest.mark.parametrize(("tried", "rests"), [(0, 60), (30, 60), (150, 150), (299, 299), (86_400, 300)])
+def test_what_failed_rests_for_as_long_as_it_was_tried_within_bounds(tried: int, rests: int) -> None:
+    failed = replace(operation(OperationKind.UNSUSPEND, phase=Phase.FAILED), updated_at=NOW + timedelta(seconds=tried))
+    again = failed.updated_at + timedelta(seconds=rests)
+    assert machine.has_rested(failed, again)
+    assert not machine.has_rested(failed, again - timedelta(seconds=1))
+
+
 def test_only_a_provisioning_that_is_not_stored_yet_can_be_canceled() -> None:
     cancelable = {phase for phase in Phase if machine.may_cancel(operation(phase=phase))}
     assert cancelable == {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -19,9 +21,21 @@ from controlplane.errors import (
     TooManyRequests,
 )
 from controlplane.instances import Registration
-from controlplane.models import InstanceKind, Machine, Operation, OperationKind, Phase, StepState, Suspension
+from controlplane.models import (
+    ComingEntitlement,
+    Entitlement,
+    Holding,
+    InstanceKind,
+    Machine,
+    Operation,
+    OperationKind,
+    Phase,
+    StepState,
+    Suspension,
+)
 from controlplane.ports import AgentResponse
 from controlplane.provisioning.documents import admin_operation_document, operation_document
+from controlplane.provisioning.entitlements import FixedEntitlements
 from tests.fakes import FakeTransport
 from tests.provisioning_house import ADA, BOB, LEASE_SECONDS, ROOT, STEP_SECONDS, ProvisioningHouse
 from tests.refagent_process import until
@@ -402,6 +416,72 @@ async def test_what_the_subscription_does_not_cover_is_refused() -> None:
     assert caught.value.stable_code == "plan_not_entitled"
 
 
+class Changing(FixedEntitlements):
+    """To something smaller, in a month."""
+
+    def __init__(self, present: Entitlement, coming: Entitlement) -> None:
+        super().__init__(present)
+        self._coming = ComingEntitlement(coming, "Starter", datetime(2026, 2, 1, tzinfo=UTC))
+
+    async def coming(self, user_id: str) -> ComingEntitlement:
+        return self._coming
+
+
+@pytest.mark.parametrize(
+    ("coming", "details"),
+    [
+        ({"instances": {InstanceKind.GAME: 1}}, {"kind": "game", "limit": 1, "used": 1}),
+        ({"instances": {}}, {"kind": "game"}),
+        ({"memory_mib": 512}, {"plan": "small", "memoryMib": 1024, "memoryLimitMib": 512}),
+    ],
+)
+@pytest.mark.gen_test
+async def test_what_is_made_has_to_fit_into_the_plan_to_come_too(
+    coming: dict[str, Any], details: dict[str, Any]
+) -> None:
+    house = await begun()
+    await house.instance()
+    present = Entitlement(dict.fromkeys(InstanceKind, 2), memory_mib=2048, backups=1, ide=True)
+    house.service._entitlements = Changing(present, replace(present, **coming))
+    with pytest.raises(Conflict) as caught:
+        await house.ask("Second")
+    assert caught.value.stable_code == "exceeds_coming_plan"
+    assert caught.value.message == (
+        "From 1 February 2026 on your plan is Starter, and this would not fit into it: take the change back first."
+    )
+    assert caught.value.details == {"comingPlan": "Starter", "at": "2026-02-01T00:00:00.000Z", **details}
+    house.service._entitlements = Changing(present, present)
+    await house.instance()
+
+
+@pytest.mark.gen_test
+async def test_holdings_are_what_there_is_and_what_is_being_made_and_no_more_is_asked_for_meanwhile() -> None:
+    house = await begun()
+    there = await house.service.provision(ADA, InstanceKind.GAME, name="There", plan="standard")
+    await house.settle()
+    house.user(ADA)
+    await house.directory.register(
+        Registration(InstanceKind.DEV, "By hand", 500, "127.0.0.1", PORT, "t" * 16, ADA.user_id)
+    )
+    house.transport.silent.add(PORT)
+    await house.ask("Coming")
+    await house.ask("Another's", by=BOB)
+    async with house.service.holdings(ADA.user_id) as holdings:
+        assert sorted(holdings, key=lambda each: each.name) == [
+            Holding(InstanceKind.DEV, "By hand", None),
+            Holding(InstanceKind.GAME, "Coming", 1024),
+            Holding(InstanceKind.GAME, "There", 2048),
+        ]
+        late = asyncio.ensure_future(house.ask("Late"))
+        await house.ask("Not in the way", by=BOB)
+        assert len(await house.operations.list_unfinished_of(ADA.user_id)) == 1
+    assert (await late).name == "Late"
+    found = house.directory.get(there.instance_id)
+    assert found is not None
+    assert found.memory_mib == 2048
+    await house.runner.stop(limit_seconds=0)
+
+
 @pytest.mark.gen_test
 async def test_only_so_many_operations_of_an_account_are_under_way() -> None:
     house = await begun()
@@ -575,6 +655,32 @@ async def test_a_workload_that_does_not_get_ready_again_is_its_owners_to_mend_an
     await house.service.retry(lifting)
     await house.settle()
     assert house.publisher.published == {instance.id}
+
+
+@pytest.mark.gen_test
+async def test_a_lift_that_failed_is_taken_up_again_by_its_key_once_it_has_rested_and_nothing_else_is_done() -> None:
+    house = await begun()
+    instance = await house.instance()
+    await house.service.suspend(instance.id, "unpaid", key="1")
+    await house.settle()
+    house.provider.before["start"] = refused()
+    first = await house.service.unsuspend_again(instance.id, key="2")  # never asked for: this does
+    assert first is not None
+    assert await house.service.unsuspend_again(instance.id, key="2") is None  # under way
+    await house.settle()
+    assert house.operations.operations[first].phase is Phase.FAILED
+    assert await house.service.unsuspend_again(instance.id, key="2") is None  # it failed a moment ago
+    house.clock.advance(60)
+    house.provider.before["stop"] = lost()
+    other = await house.service.suspend(instance.id, "abuse", key="3")
+    assert await house.service.unsuspend_again(instance.id, key="2") is None  # something else is done to it
+    assert await house.service.unsuspend_again(instance.id, key="4") is None
+    await house.ended(house.operations.operations[other])
+    house.provider.before.clear()
+    assert await house.service.unsuspend_again(instance.id, key="2") == first
+    await house.settle()
+    assert house.operations.operations[first].phase is Phase.UNSUSPENDED
+    assert await house.service.unsuspend_again(instance.id, key="2") is None  # it is done
 
 
 @pytest.mark.gen_test

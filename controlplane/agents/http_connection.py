@@ -3,29 +3,23 @@
 No redirects, no proxies, no cookies, no name resolution. What the answers mean is decided by `client` and `states`.
 
 A general client costs several times as much for each request; polling thousands of agents is what this process does all
-day, so this is the one place where HTTP is spoken by hand. Parsing is llhttp's (through httptools).
+day, so HTTP is spoken by hand here. Answers are read by `answer_parser`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import Callable
 from typing import TypeAlias, cast
 
-import httptools
-
+from controlplane.agents.answer_parser import AnswerParser
+from controlplane.agents.dial_errors import unreachable
 from controlplane.errors import AgentError, AgentProtocolError, AgentTimeout, AgentUnreachable
-from controlplane.http_faults import fault_of
 from controlplane.models import AgentEndpoint
 from controlplane.ports import AgentResponse
 
-HEADER_LIMIT_BYTES = 32 << 10
-HEADER_LIMIT = 100
 IDLE_PER_ENDPOINT = 2  # /ready and /status are asked side by side
-_INTERIM_LIMIT = 8
-_BODILESS = frozenset({204, 304})
 
 Origin: TypeAlias = tuple[str, int, bool]
 DialCheck: TypeAlias = Callable[[str], None]
@@ -55,10 +49,7 @@ class Exchange:
 class _Connection(asyncio.Protocol):
     """One TCP connection; one exchange at a time. Calls back into the transport when it is free or gone."""
 
-    __slots__ = (
-        "_body", "_body_bytes", "_complete", "_framed", "_headers", "_headers_done", "_interim", "_keep",
-        "_on_free", "_on_lost", "_parser", "_raw_bytes", "_transport", "exchange", "origin", "reused",
-    )  # fmt: skip
+    __slots__ = ("_answer", "_on_free", "_on_lost", "_transport", "exchange", "origin", "reused")
 
     def __init__(
         self,
@@ -72,19 +63,7 @@ class _Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self.exchange: Exchange | None = None
-        self._parser = httptools.HttpResponseParser(self)
-        self._reset()
-
-    def _reset(self) -> None:
-        self._headers: dict[str, str] = {}
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._raw_bytes = 0
-        self._interim = 0
-        self._headers_done = False
-        self._framed = False
-        self._complete = False
-        self._keep = False
+        self._answer = AnswerParser(0)
 
     # -- used by the transport ---------------------------------------------------------------------------------------
 
@@ -92,6 +71,7 @@ class _Connection(asyncio.Protocol):
         assert self._transport is not None
         exchange.connection = self
         self.exchange = exchange
+        self._answer.body_limit_bytes = exchange.body_limit_bytes
         self._transport.write(exchange.request)
 
     def abort(self) -> None:
@@ -103,6 +83,11 @@ class _Connection(asyncio.Protocol):
     def usable(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of an answer has arrived."""
+        return not self._answer.has_begun
+
     # -- asyncio.Protocol --------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -113,26 +98,20 @@ class _Connection(asyncio.Protocol):
         if exchange is None:
             self.abort()  # nobody asked
             return
-        self._raw_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(
-                AgentProtocolError("The agent switched protocols without being asked to.", code="http_invalid")
-            )
+            self._answer.feed(data)
+        except AgentProtocolError as error:
+            self.abort()
+            exchange.fail(error)
             return
-        except httptools.HttpParserError as error:
-            self._refuse(fault_of(error))
-            return
-        if self._complete:
-            self._finish()
-        elif self._raw_bytes - self._body_bytes > HEADER_LIMIT_BYTES + 16 * self._body_bytes:
-            self._refuse(AgentProtocolError("The answer's headers are too large.", code="headers_too_large"))
+        if self._answer.response is not None:
+            self._finish(exchange, self._answer.response)
 
     def eof_received(self) -> bool:
-        if self.exchange is not None and self._headers_done and not self._framed:
-            self._complete = True  # RFC 9112 section 6.3: without a length the body ends with the connection
-            self._finish()
+        if self.exchange is not None:
+            self._answer.end()
+            if self._answer.response is not None:
+                self._finish(self.exchange, self._answer.response)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -140,77 +119,17 @@ class _Connection(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         self._on_lost(self, exchange)
 
-    @property
-    def untouched(self) -> bool:
-        """Whether nothing of an answer has arrived."""
-        return self._raw_bytes == 0
-
-    # -- httptools callbacks -----------------------------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        if self._complete:
-            raise AgentProtocolError("The agent sent more than one answer to a request.", code="http_invalid")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self._headers) >= HEADER_LIMIT:
-            raise AgentProtocolError("The answer has too many headers.", code="headers_too_large")
-        if not self._headers_done:
-            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        assert self.exchange is not None
-        headers = self._headers
-        length = headers.get("content-length")
-        status = self._parser.get_status_code()
-        self._headers_done = True
-        self._framed = length is not None or "transfer-encoding" in headers or status in _BODILESS
-        if length is not None and length.isdigit() and int(length) > self.exchange.body_limit_bytes:
-            raise _too_large(self.exchange.body_limit_bytes)
-
-    def on_body(self, body: bytes) -> None:
-        assert self.exchange is not None
-        self._body_bytes += len(body)
-        if self._body_bytes > self.exchange.body_limit_bytes:
-            raise _too_large(self.exchange.body_limit_bytes)
-        self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        if 100 <= self._parser.get_status_code() < 200:
-            interim = self._interim + 1
-            if interim > _INTERIM_LIMIT:
-                raise AgentProtocolError("The agent sent too many interim answers.", code="http_invalid")
-            self._reset()
-            self._interim = interim
-            return
-        self._complete = True
-        self._keep = self._framed and bool(self._parser.should_keep_alive())  # forgotten once the parser has moved on
-
-    # -- ends --------------------------------------------------------------------------------------------------------
-
-    def _refuse(self, error: AgentProtocolError) -> None:
-        exchange = self.exchange
-        self.abort()
-        if exchange is not None:
-            exchange.fail(error)
-
-    def _finish(self) -> None:
-        exchange, self.exchange = self.exchange, None
-        assert exchange is not None
-        response = AgentResponse(self._parser.get_status_code(), self._headers, b"".join(self._body))
-        exchange.connection = None
-        keep = self._keep
-        self._reset()
-        if keep:
+    def _finish(self, exchange: Exchange, response: AgentResponse) -> None:
+        self.exchange = exchange.connection = None
+        keeps_alive = self._answer.keeps_alive
+        self._answer.reset()
+        if keeps_alive:
             self.reused = True
             self._on_free(self)
         else:
             self.abort()
         if not exchange.future.done():
             exchange.future.set_result(response)
-
-
-def _too_large(limit_bytes: int) -> AgentProtocolError:
-    return AgentProtocolError(f"The answer is larger than {limit_bytes} bytes.", code="body_too_large")
 
 
 class HttpTransport:
@@ -312,13 +231,8 @@ class HttpTransport:
         except asyncio.CancelledError:
             exchange.fail(AgentUnreachable("The connection was given up."))
             raise
-        except ssl.SSLError as error:
-            exchange.fail(AgentUnreachable(f"The agent's TLS was refused: {error.reason or error}."))
-            return
         except OSError as error:
-            exchange.fail(
-                AgentUnreachable(f"The agent cannot be reached: {os.strerror(error.errno) if error.errno else error}.")
-            )
+            exchange.fail(unreachable(error))
             return
         except AgentError as error:
             exchange.fail(error)

@@ -6,12 +6,12 @@ No proxies and no names: `check_dial` judges the address, TLS is checked as for 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 from collections.abc import Callable
 
-from controlplane.errors import AgentTimeout, AgentUnreachable
+from controlplane.agents.dial_errors import unreachable
+from controlplane.errors import AgentTimeout
 from controlplane.models import AgentEndpoint
 
 
@@ -30,13 +30,9 @@ async def open_agent_socket(
     except TimeoutError as error:
         connection.close()
         raise AgentTimeout(f"The agent did not accept the connection within {timeout_seconds:.3g} s.") from error
-    except ssl.SSLError as error:
-        connection.close()
-        raise AgentUnreachable(f"The agent's TLS was refused: {error.reason or error}.") from error
     except OSError as error:
         connection.close()
-        said = os.strerror(error.errno) if error.errno else str(error)
-        raise AgentUnreachable(f"The agent cannot be reached: {said}.") from error
+        raise unreachable(error) from error
     except BaseException:
         connection.close()
         raise

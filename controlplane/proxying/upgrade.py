@@ -14,6 +14,7 @@ from typing import TypeVar, cast
 
 import httptools
 
+from controlplane.agents.dial_errors import unreachable
 from controlplane.errors import AgentError, AgentProtocolError, AgentRefused, AgentTimeout, AgentUnreachable
 from controlplane.http_faults import fault_of
 from controlplane.models import AgentEndpoint
@@ -55,8 +56,7 @@ async def open_websocket(
     except TimeoutError as error:
         raise AgentTimeout(f"The agent did not open its console within {timeout_seconds:.3g} s.") from error
     except OSError as error:
-        said = os.strerror(error.errno) if error.errno else str(error)
-        raise AgentUnreachable(f"The agent cannot be reached: {said}.") from error
+        raise unreachable(error) from error
 
 
 class _Handshake(asyncio.Protocol):

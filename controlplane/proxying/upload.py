@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from controlplane.agents.answer_parser import AnswerParser
 from controlplane.errors import (
     AgentError,
     AgentProtocolError,
@@ -31,7 +32,6 @@ from controlplane.errors import (
 from controlplane.instances import InstanceDirectory
 from controlplane.models import AgentEndpoint, Instance
 from controlplane.ports import AgentResponse
-from controlplane.proxying.answer_parser import AnswerParser
 from controlplane.proxying.chunked import ChunkedReader
 
 SCRATCH_BYTES = 1 << 20

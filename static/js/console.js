@@ -60,6 +60,7 @@ export function consolePanel({ instance, session, store }) {
 
   let link = { phase: "connecting" };
   let upstream = null;
+  let marked = null; // the close code that the output tells of: a try that was in vain is not told again
   let left = null;
 
   const socket = new ConsoleSocket(instance, session, {
@@ -75,7 +76,11 @@ export function consolePanel({ instance, session, store }) {
     },
     link: (next) => {
       if (next.phase !== "open") upstream = null;
-      if (next.phase === "waiting" && link.phase !== "waiting" && next.code) terminal.mark(closing(next.code));
+      if (next.phase === "open") marked = null;
+      if (next.phase === "waiting" && next.code && next.code !== marked) {
+        marked = next.code;
+        terminal.mark(closing(next.code));
+      }
       if (next.phase === "ended") terminal.mark(closing(next.code));
       if (next.phase === "open" && link.phase !== "open" && element.isConnected) announce("The console is live.");
       if (next.phase === "ended") announce(closing(next.code));

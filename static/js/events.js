@@ -95,18 +95,18 @@ export class EventStream {
 
   async #follow() {
     const abort = (this.#abort = new AbortController());
-    const response = await this.#connect(abort.signal);
-    this.onConnect();
-    this.onLink(true);
-    this.#backoff = FIRST_BACKOFF;
-    const parser = new EventParser(({ id, event, data }) => {
-      const said = parse(data);
-      if (said !== null) this.onEvent(event, said);
-      if (id !== null) this.#lastId = id;
-    });
-    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    let watchdog = 0;
+    let watchdog = setTimeout(() => abort.abort(), SILENCE_LIMIT);
     try {
+      const response = await this.#connect(abort.signal);
+      this.onConnect();
+      this.onLink(true);
+      this.#backoff = FIRST_BACKOFF;
+      const parser = new EventParser(({ id, event, data }) => {
+        const said = parse(data);
+        if (said !== null) this.onEvent(event, said);
+        if (id !== null) this.#lastId = id;
+      });
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
         clearTimeout(watchdog);
         watchdog = setTimeout(() => abort.abort(), SILENCE_LIMIT);

@@ -16,6 +16,7 @@ import { VIEWS } from "./views.js";
 import { summary } from "./words.js";
 
 const REFRESH = 15000;
+const LIST_LIMIT = 15000; // a network that swallows everything answers nothing
 const PAGE = 200;
 const PAGES = 5; // a larger fleet lives by its events alone
 const APP = "controlplane";
@@ -118,7 +119,8 @@ async function readList(path) {
   const items = [];
   let after = "";
   for (let page = 0; page < PAGES; page += 1) {
-    const answer = await api.get(`${path}?limit=${PAGE}${after && `&after=${encodeURIComponent(after)}`}`);
+    const signal = AbortSignal.timeout(LIST_LIMIT);
+    const answer = await api.get(`${path}?limit=${PAGE}${after && `&after=${encodeURIComponent(after)}`}`, { signal });
     items.push(...answer.items);
     if (answer.nextAfter === null) return { items, isWhole: true };
     after = answer.nextAfter;

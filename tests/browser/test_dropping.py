@@ -103,7 +103,7 @@ def test_what_cannot_be_uploaded_is_said_and_files_beside_it_are_sent(
 def test_a_file_that_is_dropped_beside_the_place_does_not_replace_the_page(
     customer: Visitor, area: Locator, kind: str
 ) -> None:
-    """Only a browser with windows goes to the file, so the event is asked whether one would have been let."""
+    """Some browsers would open it in a tab, others in the page's place: the event is asked whether one may."""
     page = customer.page
     for beside in (page.get_by_role("heading", name="Details"), page.get_by_label("Folder on the server")):
         assert beside.evaluate(IS_PREVENTED, kind)

@@ -28,6 +28,19 @@ def never_try_again_by_itself(visitor: Visitor) -> None:
     visitor.page.evaluate("() => { Math.random = () => 2e5; }")
 
 
+TRY_IN_VAIN = """() => new Promise((resolve) => {
+  const Socket = WebSocket;
+  globalThis.WebSocket = class extends Socket {
+    constructor(url) {
+      super(url);
+      globalThis.WebSocket = Socket;
+      this.addEventListener("close", () => setTimeout(resolve));
+    }
+  };
+  dispatchEvent(new Event("online"));
+})"""
+
+
 def test_without_a_network_what_is_shown_is_said_to_be_old_and_what_is_tried_to_fail(customer: Visitor) -> None:
     customer.expected.append(BROWSERS_NOTE)
     page = customer.page
@@ -40,6 +53,11 @@ def test_without_a_network_what_is_shown_is_said_to_be_old_and_what_is_tried_to_
     expect(note(customer)).to_be_visible()
     expect(page.get_by_text(re.compile("What is shown may have changed since "))).to_be_visible()
     expect(page.locator(".console-status")).to_contain_text("The connection to the console was lost. Trying again in")
+    page.evaluate(TRY_IN_VAIN)
+    expect(page.locator(".console-status")).to_contain_text("Trying again in")
+    lost = "The connection to the console was lost."
+    expect(customer.screen).to_contain_text(lost)
+    assert (customer.screen.text_content() or "").count(lost) == 1
     customer.say("echo is anybody there")
     expect(page.locator(".command-problem")).to_have_text("Not sent: this page is not connected to the console.")
     stop = page.get_by_role("button", name="Stop", exact=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import httptools
 
+from controlplane.agents.faults import fault_of
 from controlplane.errors import AgentProtocolError
-from controlplane.http_faults import fault_of
 from controlplane.ports import AgentResponse
 
 HEADER_LIMIT_BYTES = 32 << 10

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TypeAlias, cast
 
 from controlplane.agents.answer_parser import AnswerParser
-from controlplane.agents.dial_errors import unreachable
+from controlplane.agents.faults import unreachable
 from controlplane.errors import AgentError, AgentProtocolError, AgentTimeout, AgentUnreachable
 from controlplane.models import AgentEndpoint
 from controlplane.ports import AgentResponse

@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from controlplane.agents.dial_errors import unreachable
+from controlplane.agents.faults import unreachable
 from controlplane.errors import AgentTimeout
 from controlplane.models import AgentEndpoint
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import httptools
 
+from controlplane.agents.faults import fault_of
 from controlplane.errors import AgentProtocolError, AgentTimeout
-from controlplane.http_faults import fault_of
 from controlplane.proxying.headers import Route, response_fields
 
 HEAD_LIMIT_BYTES = 32 << 10

@@ -13,8 +13,8 @@ from typing import Protocol, cast
 
 import httptools
 
+from controlplane.agents.faults import fault_of
 from controlplane.errors import AgentError, AgentProtocolError, AgentTimeout, Overloaded
-from controlplane.http_faults import fault_of
 from controlplane.models import AgentEndpoint
 
 HEAD_LIMIT_BYTES = 64 << 10

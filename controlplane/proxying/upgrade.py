@@ -14,9 +14,8 @@ from typing import TypeVar, cast
 
 import httptools
 
-from controlplane.agents.dial_errors import unreachable
+from controlplane.agents.faults import fault_of, unreachable
 from controlplane.errors import AgentError, AgentProtocolError, AgentRefused, AgentTimeout, AgentUnreachable
-from controlplane.http_faults import fault_of
 from controlplane.models import AgentEndpoint
 from controlplane.proxying.frames import accept_value
 from controlplane.proxying.websocket import WebSocket

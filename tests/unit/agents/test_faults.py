@@ -1,12 +1,15 @@
-"""A parser's errors become ours; a callback's own mistake stays one."""
+"""Errors of sockets and of the parser become ours; a callback's own mistake stays one."""
 
 from __future__ import annotations
+
+import errno
+import ssl
 
 import httptools
 import pytest
 
+from controlplane.agents.faults import fault_of, unreachable
 from controlplane.errors import AgentProtocolError
-from controlplane.http_faults import fault_of
 
 
 class Refusing:
@@ -35,3 +38,18 @@ def test_what_a_callback_refuses_is_the_fault_and_else_it_is_no_http() -> None:
 def test_a_callback_that_fails_is_not_the_agents_fault() -> None:
     with pytest.raises(httptools.HttpParserCallbackError):
         fault_of(error_of(OK, KeyError("x")))
+
+
+def refused_handshake() -> ssl.SSLError:
+    """What a peer that speaks no TLS comes to."""
+    incoming = ssl.MemoryBIO()
+    incoming.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with pytest.raises(ssl.SSLError) as caught:
+        ssl.create_default_context().wrap_bio(incoming, ssl.MemoryBIO(), server_hostname="agent").do_handshake()
+    return caught.value
+
+
+def test_a_connection_that_could_not_be_made_says_why() -> None:
+    assert "Connection refused" in unreachable(OSError(errno.ECONNREFUSED, "")).message
+    assert "no address" in unreachable(OSError("no address")).message
+    assert "TLS was refused: WRONG_VERSION_NUMBER" in unreachable(refused_handshake()).message

@@ -17,6 +17,7 @@ from controlplane.models import AgentEndpoint, Instance, InstanceKind, Suspensio
 from controlplane.storage.database import Database
 from tests.api_house import ApiHouse
 from tests.broken_agents import TOKEN as BROKEN_TOKEN
+from tests.file_trees import sizes_below
 from tests.refagent_process import GAME_OPTIONS, LINE_GAME, TOKEN, AgentProcess, kill, until
 
 pytestmark = pytest.mark.timeout(120)
@@ -81,7 +82,7 @@ async def agent_house(
 
 def leftovers(agent: AgentProcess) -> list[str]:
     """Every file below the agent's folder that looks like a part of an upload."""
-    return [path.name for path in agent.folder.rglob("*") if path.is_file() and path.stat().st_size > 100_000]
+    return [path.name for path, size in sizes_below(agent.folder).items() if size > 100_000]
 
 
 @pytest.mark.parametrize("kind", list(InstanceKind))

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 import psutil
 import pytest
 
+from tests.file_trees import sizes_below
 from tests.refagent_process import TOKEN, AgentProcess, until
 
 IDLE = ("/bin/sh", "-c", "cat >/dev/null")
@@ -25,14 +26,9 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
         yield agent
 
 
-def tree(folder: Path) -> dict[str, int]:
-    """Every file below a folder with its size."""
-    return {str(path.relative_to(folder)): path.lstat().st_size for path in folder.rglob("*") if not path.is_dir()}
-
-
 async def until_nothing_is_staged(agent: AgentProcess) -> None:
     async def empty() -> bool:
-        return not tree(agent.folder / "staging")
+        return not sizes_below(agent.folder / "staging")
 
     await until(empty)
 
@@ -127,10 +123,10 @@ async def test_an_empty_body_makes_an_empty_file(agent: AgentProcess) -> None:
 )
 @pytest.mark.gen_test(timeout=30)
 async def test_a_path_that_is_not_plainly_below_is_refused(agent: AgentProcess, path: str) -> None:
-    before = tree(agent.folder)
+    before = sizes_below(agent.folder)
     answer = await agent.call("POST", f"/game/files/upload?path={quote(path, safe='')}", b"owned")
     assert answer.status == 422
-    assert tree(agent.folder) == before
+    assert sizes_below(agent.folder) == before
 
 
 @pytest.mark.parametrize("query", ["", "?path=", "?path=a&path=b", "?path=%ff%fe"])
@@ -151,7 +147,7 @@ async def test_no_symbolic_link_is_followed_or_replaced(agent: AgentProcess, tmp
         for path in ("out/new", "inside/new", "file", "up/new", "gone", "gone/new", "out/a/b"):
             answer = await agent.call("POST", f"/game/files/upload?path={path}", b"owned")
             assert (answer.status, answer.body["code"]) == (403, "path_refused"), path
-        assert tree(outside) == {"secret": len("untouched")}
+        assert sizes_below(outside) == {Path("secret"): len("untouched")}
     finally:
         for name in links:
             (agent.files / name).unlink()
@@ -178,7 +174,7 @@ async def test_a_client_that_goes_away_leaves_no_file(agent: AgentProcess) -> No
         await upload.send(data)
 
         async def staged() -> bool:
-            return bool(tree(agent.folder / "staging"))
+            return bool(sizes_below(agent.folder / "staging"))
 
         await until(staged)
         await upload.close()
@@ -231,7 +227,7 @@ async def test_too_many_uploads_at_once_are_refused_and_the_places_come_back(age
     uploads = [await RawUpload.begin(agent, f"many/{number}", "Content-Length: 10") for number in range(8)]
 
     async def all_entered() -> bool:
-        return len(tree(agent.folder / "staging")) == 8
+        return len(sizes_below(agent.folder / "staging")) == 8
 
     await until(all_entered)
     answer = await agent.call("POST", "/game/files/upload?path=many/one-more", b"x")

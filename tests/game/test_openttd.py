@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.file_trees import sizes_below
 from tests.game.server import OPENTTD, openttd_agent
 from tests.refagent_process import AgentProcess, kill, until, until_gone
 
@@ -57,7 +58,8 @@ async def test_a_backup_and_a_restore_bring_a_save_back(agent: AgentProcess) -> 
     await agent.command("save kept")
 
     async def saved() -> list[Path]:
-        return [path for path in agent.files.rglob("kept.sav") if path.stat().st_size > 0]
+        sizes = sizes_below(agent.files)
+        return [agent.files / path for path, size in sizes.items() if path.name == "kept.sav" and size > 0]
 
     save = (await until(saved))[0]
     console = await agent.console()

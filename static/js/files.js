@@ -9,13 +9,15 @@ class Item {
     this.item = item;
     this.state = h("span", { class: "quiet-text" });
     this.bar = h("progress", { max: 1, "aria-label": `Upload of ${item.path}` });
+    this.again = h("button", { type: "button", class: "small", "aria-label": `Try again to upload ${item.path}`, onclick: () => this.#tryAgain(uploads) }, "Try again");
     this.button = h("button", { type: "button", class: "quiet small", onclick: () => this.#press(uploads) });
     this.error = h("div", {});
+    this.shownError = null;
     this.element = h(
       "li",
       { class: "upload" },
       h("div", { class: "upload-text" }, h("strong", {}, item.path), this.state),
-      this.button,
+      h("div", { class: "upload-buttons" }, this.again, this.button),
       this.bar,
       this.error,
     );
@@ -27,6 +29,11 @@ class Item {
     else uploads.cancel(this.item);
   }
 
+  #tryAgain(uploads) {
+    uploads.tryAgain(this.item);
+    this.button.focus(); // what was pressed is hidden now
+  }
+
   get #isOver() {
     return !["waiting", "sending"].includes(this.item.phase);
   }
@@ -36,12 +43,13 @@ class Item {
     setText(this.state, describe(item));
     setText(this.button, this.#isOver ? "Dismiss" : "Cancel");
     setAttribute(this.button, "aria-label", `${this.#isOver ? "Dismiss" : "Cancel the upload of"} ${item.path}`);
+    this.again.hidden = item.phase !== "failed";
     this.bar.hidden = this.#isOver;
     if (item.phase === "sending") this.bar.value = item.file.size ? item.sent / item.file.size : 1;
     setAttribute(this.element, "class", `upload upload-${item.phase}`);
-    if (item.error && !this.error.hasChildNodes()) {
-      this.error.append(h("p", { class: "strong" }, item.error.message), explanation(item.error));
-    }
+    if (item.error === this.shownError) return;
+    this.shownError = item.error;
+    this.error.replaceChildren(...(item.error ? [h("p", { class: "strong" }, item.error.message), explanation(item.error)] : []));
   }
 }
 

@@ -40,9 +40,14 @@ export class Uploads {
   }
 
   add(instance, file, path) {
-    this.#items.push({ instance, file, path, phase: "waiting", sent: 0, rate: null, error: null, marks: [], request: null });
-    this.#tell();
-    this.#next();
+    const item = { instance, file, path };
+    this.#items.push(item);
+    this.#wait(item);
+  }
+
+  // From its first byte on: an agent keeps nothing of what it did not get in full.
+  tryAgain(item) {
+    if (item.phase === "failed") this.#wait(item);
   }
 
   cancel(item) {
@@ -61,6 +66,12 @@ export class Uploads {
     for (const item of this.#items) this.cancel(item);
     this.#items = [];
     this.#tell();
+  }
+
+  #wait(item) {
+    Object.assign(item, { phase: "waiting", sent: 0, rate: null, error: null, marks: [], request: null });
+    this.#tell();
+    this.#next();
   }
 
   async #next() {

@@ -41,7 +41,9 @@ TRY_IN_VAIN = """() => new Promise((resolve) => {
 })"""
 
 
-def test_without_a_network_what_is_shown_is_said_to_be_old_and_what_is_tried_to_fail(customer: Visitor) -> None:
+def test_without_a_network_what_is_shown_is_said_to_be_old_and_what_is_tried_to_fail(
+    customer: Visitor, demo: Demo
+) -> None:
     customer.expected.append(BROWSERS_NOTE)
     page = customer.page
     customer.open("Workshop")
@@ -76,9 +78,18 @@ def test_without_a_network_what_is_shown_is_said_to_be_old_and_what_is_tried_to_
     page.set_viewport_size(PHONE)
     expect(page.get_by_role("button", name="Sign out")).to_be_in_viewport(ratio=1)
     page.set_viewport_size(DESKTOP)
+    again = item.get_by_role("button", name="Try again to upload x")
+    again.click()
+    expect(item).to_contain_text("Not uploaded")
+    expect(item.get_by_text("Check your connection and try again.")).to_have_count(1)
     customer.context.set_offline(False)
     expect(link(customer)).to_have_text("Live")
     expect(note(customer)).to_be_hidden()
+    again.click()
+    expect(item).to_contain_text("· uploaded")
+    expect(item).not_to_contain_text("Check your connection")
+    expect(again).to_be_hidden()
+    until(lambda: [path.read_bytes() for path in demo.files("Workshop", "x")] == [b"x"])
 
 
 def test_a_network_that_returns_brings_at_once_what_changed_meanwhile(customer: Visitor, demo: Demo) -> None:

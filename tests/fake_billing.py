@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from controlplane.billing.accounts import BillingAccount, Notice
@@ -18,6 +19,9 @@ class FakeBillingAccountRepository:
 
     async def find_by_customer(self, customer_id: str) -> BillingAccount | None:
         return next((each for each in self.accounts.values() if each.customer_id == customer_id), None)
+
+    async def allowed(self, user_ids: Sequence[str]) -> set[str]:
+        return {each for each in user_ids if each in self.accounts and self.accounts[each].access.allows}
 
     async def put(self, account: BillingAccount) -> None:
         known = self.accounts.get(account.user_id)

@@ -96,6 +96,9 @@ class BillingAccountRepository(Protocol):
 
     async def find_by_customer(self, customer_id: str) -> BillingAccount | None: ...
 
+    async def allowed(self, user_ids: Sequence[str]) -> set[str]:
+        """Those of them whose account has access now."""
+
     async def put(self, account: BillingAccount) -> None:
         """Compare-and-set: the stored revision must be one less, or there must be none when it is 1. Raises
         StaleRevision, and Conflict (`customer_taken`) when another account has this customer."""

@@ -27,9 +27,10 @@ class Restoration:
 
     async def run_once(self, cause: str) -> None:
         """Of more than OWNERS_PER_RUN the others follow in the next run. Raises StorageUnavailable."""
-        for user_id in self._next_owners():
+        owners = self._next_owners()
+        for user_id in sorted(await self._accounts.allowed(owners) if owners else ()):
             try:
-                await self._look_at(user_id, cause)
+                await self._restore(user_id, cause)
             except StorageUnavailable:
                 raise  # it would be the same for all
             except ControlPlaneError as error:
@@ -42,14 +43,8 @@ class Restoration:
         self._seen_until = chosen[-1] if len(chosen) < len(owners) else ""
         return chosen
 
-    async def _look_at(self, user_id: str, cause: str) -> None:
-        if not await self._is_paid(user_id):
-            return
+    async def _restore(self, user_id: str, cause: str) -> None:
         async with self._turns.of(user_id) as turn:
             account = await self._accounts.get(user_id)
-            if account is not None and account.access.allows:
+            if account is not None and account.access.allows:  # it may have changed before the turn came
                 await self._access.restore(account, turn, cause)
-
-    async def _is_paid(self, user_id: str) -> bool:
-        account = await self._accounts.get(user_id)
-        return account is not None and account.access.allows

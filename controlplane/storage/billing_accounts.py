@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -35,6 +36,13 @@ class MongoBillingAccountRepository:
         with translated():
             row = await self._accounts.find_one({"customer_id": exact(customer_id)})
         return None if row is None else _to_account(row)
+
+    async def allowed(self, user_ids: Sequence[str]) -> set[str]:
+        wanted = {
+            "_id": {"$in": [exact(each) for each in user_ids]},
+            "access": {"$in": [each.value for each in Access if each.allows]},
+        }
+        return set(await read_all(self._accounts.find(wanted, {"_id": True}), _to_user_id))
 
     async def put(self, account: BillingAccount) -> None:
         first = account.revision == 1
@@ -89,6 +97,10 @@ def _to_document(account: BillingAccount) -> Document:
         "revision": account.revision,
     }
     return document if account.customer_id is None else {**document, "customer_id": exact(account.customer_id)}
+
+
+def _to_user_id(row: Document) -> str:
+    return str(row["_id"])
 
 
 def _to_account(row: Document) -> BillingAccount:

@@ -112,6 +112,15 @@ async def test_accounts_that_need_attention_come_longest_waiting_first(
 
 
 @pytest.mark.gen_test(timeout=60)
+async def test_of_many_accounts_those_with_access_are_told(accounts: MongoBillingAccountRepository) -> None:
+    for number, access in enumerate((*Access, Access.FULL)):
+        await accounts.put(account(user_id=f"usr_{number}", customer_id=None, access=access))
+    assert list(Access) == [Access.FULL, Access.GRACE, Access.NONE]
+    assert await accounts.allowed(["usr_0", "usr_1", "usr_2", "usr_9"]) == {"usr_0", "usr_1"}
+    assert await accounts.allowed([]) == set()
+
+
+@pytest.mark.gen_test(timeout=60)
 async def test_changes_are_told_since_a_moment_of_the_server(accounts: MongoBillingAccountRepository) -> None:
     nothing, since = await accounts.changed_since(None)
     assert nothing == []

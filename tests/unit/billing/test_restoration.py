@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -310,9 +311,9 @@ class Asked(FakeBillingAccountRepository):
         super().__init__()
         self.asked: list[str] = []
 
-    async def get(self, user_id: str) -> BillingAccount | None:
-        self.asked.append(user_id)
-        return None
+    async def allowed(self, user_ids: Sequence[str]) -> set[str]:
+        self.asked += user_ids
+        return set()
 
 
 @pytest.mark.gen_test

@@ -14,12 +14,16 @@ class OwnerRights:
     def __init__(self, entitlements: Entitlements) -> None:
         self._entitlements = entitlements
 
-    async def require_ide(self, principal: Principal, instance: Instance) -> None:
-        """Raises Forbidden (`not_entitled`)."""
+    async def covers_ide(self, principal: Principal, instance: Instance) -> bool:
+        """Raises StorageUnavailable."""
         if principal.is_admin:
-            return
+            return True
         entitlement = await self._entitlements.of(instance.owner_id)
-        if entitlement is None or not entitlement.ide:
+        return entitlement is not None and entitlement.ide
+
+    async def require_ide(self, principal: Principal, instance: Instance) -> None:
+        """Raises Forbidden (`not_entitled`); StorageUnavailable."""
+        if not await self.covers_ide(principal, instance):
             raise Forbidden(
                 "Your subscription does not cover the browser IDE.", code="not_entitled", details={"feature": "ide"}
             )

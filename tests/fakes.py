@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from controlplane.errors import AgentError, StorageUnavailable
-from controlplane.models import AgentEndpoint, AgentState
+from controlplane.models import AgentEndpoint, AgentState, Entitlement
 from controlplane.ports import AgentResponse, MailMessage
 
 
@@ -38,6 +38,21 @@ class FakeMailer:
 
     async def send(self, message: MailMessage) -> None:
         self.sent.append(message)
+
+
+class FakeEntitlements:
+    """What one user has; for anybody else nobody is to ask."""
+
+    def __init__(self, user_id: str, entitlement: Entitlement | None) -> None:
+        self.user_id = user_id
+        self.entitlement = entitlement
+
+    async def of(self, user_id: str) -> Entitlement | None:
+        assert user_id == self.user_id
+        return self.entitlement
+
+    async def coming(self, user_id: str) -> None:
+        """No other plan is on its way."""
 
 
 class FakeTransport:

@@ -2,13 +2,14 @@
 
 As the authenticator does, a session that was looked up is remembered, and good only while storage has confirmed it and
 its login during the latest FRESH_SECONDS; `revalidate` (a job) confirms those in use. What ends here ends its open
-connections at once; what another process ended is found within that job's interval.
+connections at once; what another process ended is found within that job's interval. Whether the owner's plan has an IDE
+is asked when a session is taken up, and again when the account changes (`review`).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -20,6 +21,7 @@ from controlplane.errors import TooManyRequests, Unauthenticated
 from controlplane.instances import InstanceDirectory
 from controlplane.models import IdeMode, IdeSession, Instance, Principal
 from controlplane.ports import Clock, IdeSessionRepository
+from controlplane.rights import OwnerRights
 
 REMEMBERED = 20_000
 CONNECTIONS_PER_SESSION = 512
@@ -64,6 +66,7 @@ class IdeSessions:
         authenticator: Authenticator,
         live: LiveConnections,
         directory: InstanceDirectory,
+        rights: OwnerRights,
         clock: Clock,
         *,
         idle_seconds: int,
@@ -73,6 +76,7 @@ class IdeSessions:
         self._authenticator = authenticator
         self._live = live
         self._directory = directory
+        self._rights = rights
         self._clock = clock
         self._idle_seconds = idle_seconds
         self._limit = remembered
@@ -105,6 +109,8 @@ class IdeSessions:
         for cookie_hash, session in found.items():
             if session.principal.credential_id in gone or not self._is_good(session):
                 continue
+            if cookie_hash not in self._grants and not await self._is_covered(session):
+                continue
             grant = self._remember(cookie_hash, session, asked_at)
             if self._fits(grant, reference, mode):
                 return grant
@@ -126,6 +132,10 @@ class IdeSessions:
             and instance.suspension is None
             and instance.owner_id == session.owner_id
         )
+
+    async def _is_covered(self, session: IdeSession) -> bool:
+        instance = self._directory.get(session.instance_id)
+        return instance is not None and await self._rights.covers_ide(session.principal, instance)
 
     def _remember(self, cookie_hash: str, session: IdeSession, asked_at: float) -> Grant:
         known = self._grants.get(cookie_hash)
@@ -174,6 +184,12 @@ class IdeSessions:
             return
         grant.session = stored
         grant.confirmed_at = max(grant.confirmed_at, moment)
+
+    async def review(self, owner_ids: Set[str]) -> None:
+        """The accounts of these owners changed: end what their plans have no longer. Raises StorageUnavailable."""
+        for cookie_hash, grant in list(self._grants.items()):
+            if grant.session.owner_id in owner_ids and not await self._is_covered(grant.session):
+                self._end(cookie_hash)
 
     async def _slide(self, moment: float) -> None:
         """What was used since it was last moved on; the job's interval is the precision."""

@@ -16,6 +16,7 @@ from controlplane.observability.metrics import Metrics
 from controlplane.ports import Clock
 from controlplane.proxying.http_upstream import Dial, Upstreams
 from controlplane.proxying.splice import Splices
+from controlplane.rights import OwnerRights
 from controlplane.services import Ide
 from controlplane.settings import Settings
 from controlplane.storage.database import Database
@@ -29,6 +30,7 @@ def build_ide(
     authenticator: Authenticator,
     live: LiveConnections,
     directory: InstanceDirectory,
+    rights: OwnerRights,
     states: StateCache,
     agents: AgentClient,
     clock: Clock,
@@ -55,6 +57,7 @@ def build_ide(
             authenticator,
             live,
             directory,
+            rights,
             clock,
             idle_seconds=settings.dev_ide_session_idle_seconds,
         ),

@@ -133,6 +133,7 @@ class ControlPlane:
         )
         billing_base = make_billing_base(settings.billing, database)
         entitlements = make_entitlements(settings) if billing_base is None else billing_base.entitlements
+        rights = OwnerRights(entitlements)
         self.provisioning = make_provisioning(
             settings,
             repositories,
@@ -213,13 +214,14 @@ class ControlPlane:
                 authenticator=authenticator,
                 live=live,
                 directory=directory,
+                rights=rights,
                 states=states,
                 agents=agents,
                 clock=clock,
                 metrics=metrics,
                 dial=dial,
             ),
-            rights=OwnerRights(entitlements),
+            rights=rights,
             backups=BackupService(agents, directory, events, repositories.leases, self._owner),
             states=states,
             poller=Poller(
@@ -253,6 +255,8 @@ class ControlPlane:
             billing=self._billing,
         )
         self._jobs = JobRunner(metrics.job_failures)
+        if self._billing is not None:
+            self._billing.news.add_listener(self.services.ide.sessions.review)
         directory.add_listener(self._on_instance_change)
         states.add_listener(self.services.consoles.on_state_change)
         states.add_listener(self.services.events.on_state_change)

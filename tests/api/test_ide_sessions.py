@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
 from controlplane.models import IdeMode, Suspension
+from controlplane.storage.billing_accounts import MongoBillingAccountRepository
 from controlplane.storage.database import Database
 from tests.api_house import ApiHouse
+from tests.billing_house import PLANS_FILE
+from tests.billing_samples import account, subscribed
 from tests.ide_house import App, IdeHouse, echo
 
 HOST = IdeMode.HOST
 WITHIN_SECONDS = 5.0
+BILLING = {
+    "STRIPE_SECRET_KEY": "sk_test_x",
+    "STRIPE_WEBHOOK_SECRET": "whsec_x",
+    "STRIPE_API_BASE": "http://127.0.0.1:9",  # nobody is there: what is stored decides
+    "BILLING_PLANS_FILE": str(PLANS_FILE),
+}
 
 Ending = Callable[[ApiHouse, IdeHouse], Awaitable[object]]
 
@@ -98,3 +108,23 @@ async def test_a_session_opens_in_another_process_too(database: Database) -> Non
         await other.services.instances.sync()
         answer = await other.call("GET", "/", headers={"Cookie": cookie, "Host": host})
         assert (answer.status, answer.raw) == (200, b"ok")
+
+
+@pytest.mark.gen_test(timeout=90)
+async def test_a_plan_that_has_no_ide_ends_what_is_open_and_another_opens_it_again(database: Database) -> None:
+    """Whichever process wrote the account: here none of them did."""
+    async with IdeHouse(database, App(answering=echo), BILLING) as ide:
+        accounts = MongoBillingAccountRepository(database)
+        builder = account(user_id=ide.house.ada.id, subscription=subscribed(plan_id="builder"))
+        await accounts.put(builder)
+        cookie = await ide.cookie(HOST)
+        socket, got = await ide.websocket(HOST, cookie=cookie)
+        assert got.status == 101
+        await accounts.put(replace(builder, subscription=subscribed(plan_id="starter"), revision=2))
+        async with asyncio.timeout(WITHIN_SECONDS):
+            assert await socket.until_closed() == b""
+        assert (await ide.ask(HOST, cookie=cookie)).status == 401
+        await accounts.put(replace(builder, revision=3))
+        socket, got = await ide.websocket(HOST, cookie=cookie)
+        assert got.status == 101
+        socket.close()

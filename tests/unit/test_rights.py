@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from controlplane.errors import Forbidden
 from controlplane.models import Entitlement, Instance, InstanceKind, Principal, Role
 from controlplane.rights import OwnerRights
+from tests.fakes import FakeEntitlements
 
 ADA = Principal("usr_ada", "ada@example.org", Role.CUSTOMER, "ses_1")
 ROOT = Principal("usr_root", "root@example.org", Role.ADMIN, "ses_2")
@@ -26,28 +26,18 @@ INSTANCE = Instance(
 )
 
 
-@dataclass
-class FakeEntitlements:
-    """What Ada has; for anybody else nobody is to ask."""
-
-    entitlement: Entitlement | None
-
-    async def of(self, user_id: str) -> Entitlement | None:
-        assert user_id == ADA.user_id
-        return self.entitlement
-
-    async def coming(self, user_id: str) -> None:
-        """No other plan is on its way."""
+def without_plan() -> OwnerRights:
+    return OwnerRights(FakeEntitlements(ADA.user_id, None))
 
 
 def rights(*, ide: bool, backups: int) -> OwnerRights:
-    return OwnerRights(FakeEntitlements(Entitlement({}, 1024, backups, ide)))
+    return OwnerRights(FakeEntitlements(ADA.user_id, Entitlement({}, 1024, backups, ide)))
 
 
 @pytest.mark.gen_test
 async def test_an_ide_is_for_those_whose_plan_has_it() -> None:
     await rights(ide=True, backups=0).require_ide(ADA, INSTANCE)
-    for without in (rights(ide=False, backups=9), OwnerRights(FakeEntitlements(None))):
+    for without in (rights(ide=False, backups=9), without_plan()):
         with pytest.raises(Forbidden) as refused:
             await without.require_ide(ADA, INSTANCE)
         assert (refused.value.stable_code, refused.value.details) == ("not_entitled", {"feature": "ide"})
@@ -56,11 +46,11 @@ async def test_an_ide_is_for_those_whose_plan_has_it() -> None:
 @pytest.mark.gen_test
 async def test_backups_are_as_many_as_the_plan_says_and_none_without_one() -> None:
     assert await rights(ide=False, backups=3).backup_limit(ADA, INSTANCE) == 3
-    assert await OwnerRights(FakeEntitlements(None)).backup_limit(ADA, INSTANCE) == 0
+    assert await without_plan().backup_limit(ADA, INSTANCE) == 0
 
 
 @pytest.mark.gen_test
 async def test_an_administrator_is_exempt_also_on_a_customers_instance() -> None:
-    without = OwnerRights(FakeEntitlements(None))
+    without = without_plan()
     await without.require_ide(ROOT, INSTANCE)
     assert await without.backup_limit(ROOT, INSTANCE) is None

@@ -16,19 +16,25 @@ from controlplane.instances import InstanceDirectory, Registration
 from controlplane.models import (
     AgentState,
     Connection,
+    Entitlement,
     IdeMode,
     IdeSession,
     IdeToken,
     Instance,
     InstanceKind,
     Principal,
+    Role,
     Suspension,
 )
+from controlplane.rights import OwnerRights
 from controlplane.secretbox import SecretBox
 from tests.account_house import AccountHouse
 from tests.fake_repositories import FakeInstanceRepository
+from tests.fakes import FakeEntitlements
 
 IDLE_SECONDS, MAX_SECONDS = 1000, 5000
+WITH_IDE = Entitlement({}, 1024, 0, ide=True)
+WITHOUT_IDE = Entitlement({}, 1024, 0, ide=False)
 
 
 class FakeIdeRepository:
@@ -96,14 +102,22 @@ class IdeDesk:
             idle_seconds=IDLE_SECONDS,
             max_seconds=MAX_SECONDS,
         )
+        self.entitlements = FakeEntitlements(self.ada.id, WITH_IDE)
         self.sessions = self.another_process()
         self.principal = await self.house.authenticator.authenticate((await self.house.login()).access_token)
         self.secret = await self.cookie(self.principal)
         return self
 
-    def another_process(self) -> IdeSessions:
+    def another_process(self, *, remembered: int = 100) -> IdeSessions:
         return IdeSessions(
-            self.rows, self.house.authenticator, self.live, self.directory, self.clock, idle_seconds=IDLE_SECONDS
+            self.rows,
+            self.house.authenticator,
+            self.live,
+            self.directory,
+            OwnerRights(self.entitlements),
+            self.clock,
+            idle_seconds=IDLE_SECONDS,
+            remembered=remembered,
         )
 
     async def cookie(self, principal: Principal) -> str:
@@ -266,6 +280,43 @@ async def test_a_change_of_the_name_ends_nothing() -> None:
     assert await desk.is_open()
 
 
+@pytest.mark.parametrize("entitlement", [WITHOUT_IDE, None])
+@pytest.mark.gen_test
+async def test_a_plan_without_an_ide_ends_what_is_open_until_there_is_another(entitlement: Entitlement | None) -> None:
+    desk = await IdeDesk().open()
+    ended = Ended()
+    (await desk.sessions.find([desk.secret], "201", IdeMode.HOST)).hold(ended)
+    desk.entitlements.entitlement = entitlement
+    await desk.sessions.review({"usr_other"})
+    assert ended.times == 0
+    await desk.sessions.review({desk.ada.id, "usr_other"})
+    assert ended.times == 1
+    assert not await desk.is_open()
+    desk.entitlements.entitlement = WITH_IDE
+    assert await desk.is_open()
+
+
+@pytest.mark.gen_test
+async def test_a_change_of_the_account_that_leaves_the_ide_ends_nothing() -> None:
+    desk = await IdeDesk().open()
+    ended = Ended()
+    (await desk.sessions.find([desk.secret], "201", IdeMode.HOST)).hold(ended)
+    await desk.sessions.review({desk.ada.id})
+    assert ended.times == 0
+
+
+@pytest.mark.gen_test
+async def test_an_administrators_ide_is_open_whatever_the_owners_plan() -> None:
+    desk = await IdeDesk().open()
+    await desk.house.user("root@example.org", role=Role.ADMIN)
+    login = await desk.house.login("root@example.org")
+    desk.secret = await desk.cookie(await desk.house.authenticator.authenticate(login.access_token))
+    desk.entitlements.entitlement = None
+    assert await desk.is_open()
+    await desk.sessions.review({desk.ada.id})
+    assert await desk.is_open()
+
+
 @pytest.mark.gen_test
 async def test_connections_of_one_session_are_bounded() -> None:
     desk = await IdeDesk().open()
@@ -279,15 +330,7 @@ async def test_connections_of_one_session_are_bounded() -> None:
 @pytest.mark.gen_test
 async def test_what_is_remembered_is_bounded_and_those_with_connections_stay() -> None:
     desk = await IdeDesk().open()
-    sessions = IdeSessions(
-        desk.rows,
-        desk.house.authenticator,
-        desk.live,
-        desk.directory,
-        desk.clock,
-        idle_seconds=IDLE_SECONDS,
-        remembered=2,
-    )
+    sessions = desk.another_process(remembered=2)
     secrets = [desk.secret, *[await desk.cookie(desk.principal) for _ in range(3)]]
     (await sessions.find([secrets[0]], "201", IdeMode.HOST)).hold(Ended())
     for secret in secrets[1:]:

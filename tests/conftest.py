@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tornado.ioloop import IOLoop
@@ -14,6 +15,16 @@ from controlplane.storage.migrations import migrate
 from tests.embedded import EmbeddedThread
 
 TIMEOUT_SECONDS = 5.0
+TESTS = Path(__file__).parent
+FOLDER_MARKS = {"browser": "browser", "game": "game", "ide": "ide", "lxd": "lxd", "stripe": "stripe_mock"}
+"""What all tests of a folder need, and `make test` does not: none of them can be forgotten there."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        mark = FOLDER_MARKS.get(item.path.relative_to(TESTS).parts[0])
+        if mark is not None:
+            item.add_marker(mark)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ async def test_codeserver_is_started_seen_ready_restarted_and_stopped(tmp_path: 
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     options = (
-        *("--codeserver-command", f"python3 -m http.server --bind 127.0.0.1 {port}"),
+        *("--codeserver-command", f"{sys.executable} -m http.server --bind 127.0.0.1 {port}"),
         *("--codeserver-port", str(port)),
         "--no-start-on-boot",
     )

@@ -1,8 +1,9 @@
 """A control plane on the local provider that kills itself at a named point, as a process of its own.
 
 `DIE_AT` is `before|after` and a phase, or `before|after undo` and a phase, or `after provider` and a method; it counts
-for the operation on the instance named DIE_NAME alone. What was really done to machines, and whether an agent was ready
-when its instance was stored or published, is appended to the file JOURNAL. Dev containers never get ready.
+for the operation on the instance named DIE_NAME alone. With `DIE_BY=SIGSTOP` it only stands still there, once. What was
+really done to machines, and whether an agent was ready when its instance was stored or published, is appended to the
+file JOURNAL. Dev containers never get ready.
 """
 
 from __future__ import annotations
@@ -34,15 +35,17 @@ NEVER_READY = WorkloadProfile(command=("/bin/sh",), ready_pattern="this is never
 
 
 class FaultPoint:
-    """Ends the process by SIGKILL when it comes to its place."""
+    """Sends the process a signal when it comes to its place for the first time."""
 
-    def __init__(self, place: str, name: str) -> None:
+    def __init__(self, place: str, name: str, number: signal.Signals) -> None:
         self._place = place
         self._name = name
+        self._signal = number
 
     def reach(self, place: str, operation: Operation) -> None:
         if place == self._place and operation.name == self._name:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self._place = ""
+            os.kill(os.getpid(), self._signal)
 
 
 class Journal:
@@ -152,7 +155,11 @@ def make_local(settings: Settings, journal: Journal, _fault: FaultPoint) -> Watc
 async def serve(environment: Mapping[str, str], make_provider: MakeProvider, make_effects: type[DyingEffects]) -> None:
     settings = Settings.from_env(environment)
     journal = Journal(Path(environment["JOURNAL"]))
-    fault = FaultPoint(environment.get("DIE_AT", ""), environment.get("DIE_NAME", ""))
+    fault = FaultPoint(
+        environment.get("DIE_AT", ""),
+        environment.get("DIE_NAME", ""),
+        signal.Signals[environment.get("DIE_BY", "SIGKILL")],
+    )
     watched = make_provider(settings, journal, fault)
     provider: Provider = watched
     told = asyncio.Event()

@@ -68,8 +68,10 @@ class Town:
         self.token = ""
 
     @contextlib.contextmanager
-    def process(self, die_at: str = "", die_name: str = "") -> Iterator[ControlPlaneProcess]:
-        environment = {**self._environment, "DIE_AT": die_at, "DIE_NAME": die_name}
+    def process(
+        self, die_at: str = "", die_name: str = "", die_by: signal.Signals = signal.SIGKILL
+    ) -> Iterator[ControlPlaneProcess]:
+        environment = {**self._environment, "DIE_AT": die_at, "DIE_NAME": die_name, "DIE_BY": die_by.name}
         program = (sys.executable, "-u", str(ROOT_FOLDER / "tests" / "crashing_control_plane.py"))
         with ControlPlaneProcess(program=program, **environment) as process:
             self.url = process.until_line(r"serving on (http://127\.0\.0\.1:\d+)").group(1)
@@ -130,12 +132,16 @@ class Town:
             with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
                 os.killpg(agent.pid, signal.SIGKILL)
 
-    def require_order(self) -> None:
+    def require_peace(self) -> None:
         """Every machine serves its owner, and nothing else is there."""
         servers = self.servers()
         assert {str(each["vmid"]) for each in servers.values()} == self.machine_names()
         assert all(self.serves(each) for each in servers.values())
         assert len(self.agents()) == len(servers)
+
+    def require_order(self) -> None:
+        """Peace, and nothing was done twice on the way."""
+        self.require_peace()
         for word in ("created", "destroyed"):
             assert [each for each, count in Counter(self.journal(word)).items() if count > 1] == []
         assert self.journal("unready") == []
@@ -239,3 +245,44 @@ def test_a_suspension_and_its_end_are_finished_wherever_their_process_is_killed(
         server = until(lambda: (found := town.servers()["Oakvale"])["state"]["operation"] is None and found)
         assert server["state"]["suspension"] is None
         town.require_order()
+
+
+def stand_still(process: ControlPlaneProcess) -> None:
+    until(lambda: psutil.Process(process.process.pid).status() == psutil.STATUS_STOPPED)
+
+
+@pytest.mark.parametrize("point", ["after provider create", "before persisting"])
+def test_who_is_held_still_for_longer_than_its_lease_does_nothing_again_when_it_goes_on(town: Town, point: str) -> None:
+    """As by a machine that has no time for it: another process has done everything meanwhile."""
+    with town.process():
+        other = town.url
+        with town.process(die_at=point, die_name="Oakvale", die_by=signal.SIGSTOP) as held:
+            town.ask("POST", "/api/game/servers", {"name": "Oakvale"})
+            stand_still(held)
+            own, town.url = town.url, other
+            assert town.ended("Oakvale", "provision")["state"] == "succeeded"
+            held.process.send_signal(signal.SIGCONT)
+            town.url = own
+            until(lambda: set(town.servers()) == {"Oakvale"})
+        town.url = other
+        town.require_order()
+
+
+@pytest.mark.parametrize("point", ["before creating", "before persisting"])
+def test_who_is_held_still_until_its_instance_is_deleted_brings_nothing_back(town: Town, point: str) -> None:
+    with town.process():
+        other = town.url
+        with town.process(die_at=point, die_name="Oakvale", die_by=signal.SIGSTOP) as held:
+            town.ask("POST", "/api/game/servers", {"name": "Oakvale"})
+            stand_still(held)
+            own, town.url = town.url, other
+            assert town.ended("Oakvale", "provision")["state"] == "succeeded"
+            town.ask("DELETE", f"/api/game/servers/{town.servers()['Oakvale']['id']}")
+            assert town.ended("Oakvale", "delete")["state"] == "deleted"
+            held.process.send_signal(signal.SIGCONT)
+            town.url = own
+            until(lambda: town.servers() == {})
+        town.url = other
+        until(lambda: not town.machine_names())  # the machine of who found none goes as an orphan
+        assert town.servers() == {}
+        town.require_peace()

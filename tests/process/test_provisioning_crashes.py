@@ -247,42 +247,39 @@ def test_a_suspension_and_its_end_are_finished_wherever_their_process_is_killed(
         town.require_order()
 
 
-def stand_still(process: ControlPlaneProcess) -> None:
-    until(lambda: psutil.Process(process.process.pid).status() == psutil.STATUS_STOPPED)
+@contextlib.contextmanager
+def held_still(town: Town, point: str) -> Iterator[None]:
+    """A process that provisions Oakvale stands still at this point, as on a machine that has no time for it. After the
+    block, in which the process before it serves, it goes on until it has seen what there is."""
+    other = town.url
+    with town.process(die_at=point, die_name="Oakvale", die_by=signal.SIGSTOP) as held:
+        town.ask("POST", "/api/game/servers", {"name": "Oakvale"})
+        until(lambda: psutil.Process(held.process.pid).status() == psutil.STATUS_STOPPED)
+        own, town.url = town.url, other
+        yield
+        expected = set(town.servers())
+        held.process.send_signal(signal.SIGCONT)
+        town.url = own
+        until(lambda: set(town.servers()) == expected)
+    town.url = other
 
 
 @pytest.mark.parametrize("point", ["after provider create", "before persisting"])
 def test_who_is_held_still_for_longer_than_its_lease_does_nothing_again_when_it_goes_on(town: Town, point: str) -> None:
-    """As by a machine that has no time for it: another process has done everything meanwhile."""
     with town.process():
-        other = town.url
-        with town.process(die_at=point, die_name="Oakvale", die_by=signal.SIGSTOP) as held:
-            town.ask("POST", "/api/game/servers", {"name": "Oakvale"})
-            stand_still(held)
-            own, town.url = town.url, other
+        with held_still(town, point):
             assert town.ended("Oakvale", "provision")["state"] == "succeeded"
-            held.process.send_signal(signal.SIGCONT)
-            town.url = own
-            until(lambda: set(town.servers()) == {"Oakvale"})
-        town.url = other
+        assert set(town.servers()) == {"Oakvale"}
         town.require_order()
 
 
 @pytest.mark.parametrize("point", ["before creating", "before persisting"])
 def test_who_is_held_still_until_its_instance_is_deleted_brings_nothing_back(town: Town, point: str) -> None:
     with town.process():
-        other = town.url
-        with town.process(die_at=point, die_name="Oakvale", die_by=signal.SIGSTOP) as held:
-            town.ask("POST", "/api/game/servers", {"name": "Oakvale"})
-            stand_still(held)
-            own, town.url = town.url, other
+        with held_still(town, point):
             assert town.ended("Oakvale", "provision")["state"] == "succeeded"
             town.ask("DELETE", f"/api/game/servers/{town.servers()['Oakvale']['id']}")
             assert town.ended("Oakvale", "delete")["state"] == "deleted"
-            held.process.send_signal(signal.SIGCONT)
-            town.url = own
-            until(lambda: town.servers() == {})
-        town.url = other
         until(lambda: not town.machine_names())  # the machine of who found none goes as an orphan
         assert town.servers() == {}
         town.require_peace()

@@ -31,6 +31,7 @@ export class ConsoleSocket {
     this.session = session;
     this.on = on;
     addEventListener("offline", this.#lost);
+    addEventListener("silence", this.#lost);
     addEventListener("online", this.#found);
     this.connect();
   }
@@ -79,13 +80,15 @@ export class ConsoleSocket {
   destroy() {
     this.#isOver = true;
     removeEventListener("offline", this.#lost);
+    removeEventListener("silence", this.#lost);
     removeEventListener("online", this.#found);
     this.#stopWaiting();
     this.#letGo();
     for (const id of [...this.#acks.keys()]) this.#acknowledge(id, "unanswered");
   }
 
-  // The browser knows at once what the socket itself would notice in minutes, or at the end of a long pause.
+  // The browser, or the stream of events with its regular sign of life, knows what the socket itself would notice in
+  // minutes. What came meanwhile is read after a resume: a console that was lost for no reason loses nothing.
   #lost = () => {
     if (this.#socket === null) return;
     this.#letGo();

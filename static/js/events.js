@@ -39,7 +39,9 @@ export class EventParser {
   }
 }
 
-// `onEvent(name, data)`; `onLink(isLive)`; `onConnect()` before the first event of each connection.
+// `onEvent(name, data)`; `onLink(isLive)`; `onConnect()` before the first event of each connection. Where nothing came for
+// SILENCE_LIMIT, the window gets an event "silence", as "offline" where the browser knows: for connections of which a page
+// sees no sign of life.
 export class EventStream {
   #abort = null;
   #lastId = null;
@@ -95,7 +97,11 @@ export class EventStream {
 
   async #follow() {
     const abort = (this.#abort = new AbortController());
-    let watchdog = setTimeout(() => abort.abort(), SILENCE_LIMIT);
+    const giveUp = () => {
+      abort.abort();
+      dispatchEvent(new Event("silence"));
+    };
+    let watchdog = setTimeout(giveUp, SILENCE_LIMIT);
     try {
       const response = await this.#connect(abort.signal);
       this.onConnect();
@@ -109,7 +115,7 @@ export class EventStream {
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
         clearTimeout(watchdog);
-        watchdog = setTimeout(() => abort.abort(), SILENCE_LIMIT);
+        watchdog = setTimeout(giveUp, SILENCE_LIMIT);
         const { done, value } = await reader.read();
         if (done) return;
         parser.feed(value);

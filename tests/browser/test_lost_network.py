@@ -118,3 +118,21 @@ def test_a_network_that_returns_brings_at_once_what_changed_meanwhile(customer: 
     expect(customer.row("Oakvale")).to_contain_text("Stopped")
     assert call(demo.url, "POST", f"{demo.path('Oakvale')}/start", None, demo.token()).status == 202
     expect(customer.row("Oakvale")).to_contain_text("Ready")
+
+
+def test_a_network_that_falls_silent_unnoticed_by_the_browser_is_said_of_the_console_too(customer: Visitor) -> None:
+    page = customer.page
+    page.clock.install()
+    page.reload()  # timers that run already are not this clock's
+    customer.open("Workshop")
+    expect(page.locator(".console-status")).to_have_text("Live")
+    customer.say("echo before the silence")
+    expect(customer.screen).to_contain_text("before the silence")
+    expect(link(customer)).to_have_text("Live")
+    page.clock.fast_forward(46_000)  # as long as no sign of life came
+    expect(customer.screen).to_contain_text("The connection to the console was lost.")
+    expect(link(customer)).to_have_text("Live")
+    expect(page.locator(".console-status")).to_have_text("Live")
+    customer.say("echo after the silence")
+    expect(customer.screen).to_contain_text("after the silence")
+    assert customer.screen.inner_text().count("before the silence") == 2, "typed and printed, once each"

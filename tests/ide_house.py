@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -268,8 +269,11 @@ class IdeHouse:
         assert got.status == 303, got
         return got.value("Set-Cookie").partition(";")[0]
 
-    async def connect(self) -> Wire:
-        return Wire(*await asyncio.open_connection("127.0.0.1", self.port))
+    async def connect(self, first: bytes = b"") -> Wire:
+        """`first` is there before the control plane can look: no time passes for it between the connection and that."""
+        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection.sendall(first)
+        return Wire(*await asyncio.open_connection(sock=connection))
 
     def request(
         self,

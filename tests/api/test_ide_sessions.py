@@ -13,7 +13,8 @@ from tests.api_house import ApiHouse
 from tests.ide_house import App, IdeHouse, echo
 
 HOST = IdeMode.HOST
-WITHIN_SECONDS = 5.0
+WITHIN_SECONDS = 30.0
+"""Seconds where the machine has time; a busy one may take its own."""
 
 Ending = Callable[[ApiHouse, IdeHouse], Awaitable[object]]
 

@@ -125,7 +125,8 @@ async def until_read(house: IdeHouse, app: RawWebApp) -> None:
     """Everything that was passed on to the app is in `received`: also what came before a connection was closed."""
 
     async def is_read() -> bool:
-        return await asyncio.to_thread(app.count_open) <= sum(map(len, house.house.services.ide.upstreams._open.values()))
+        upstreams = house.house.services.ide.upstreams
+        return await asyncio.to_thread(app.count_open) <= sum(map(len, upstreams._open.values()))
 
     await until(is_read)
 

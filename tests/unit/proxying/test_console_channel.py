@@ -22,7 +22,8 @@ class Onlooker:
     may_inflate = False
 
     def __init__(self) -> None:
-        self.connected: bool | None = None
+        self.connected = asyncio.Event()
+        self.disconnected = asyncio.Event()
 
     def published(self, seq: int, frame: bytes) -> None:
         """Reads the channel's scrollback in the place of this."""
@@ -32,7 +33,7 @@ class Onlooker:
 
     def tell(self, event: str, **fields: Any) -> None:
         if event == "state":
-            self.connected = fields["connected"]
+            (self.connected if fields["connected"] else self.disconnected).set()
 
 
 @pytest.mark.gen_test
@@ -47,13 +48,12 @@ async def test_the_last_words_of_an_agent_are_shown_when_its_connection_ends() -
     crowd = [Onlooker() for _ in range(CROWD)]
     for each in crowd:
         channel.join(cast(Viewer, each))
-    while not crowd[0].connected:
-        await asyncio.sleep(0)
+    await crowd[0].connected.wait()
+    crowd[0].disconnected.clear()  # it was, at first
     (upstream,) = dialled
     for text in (b"all is well", b"The sky falls."):
         upstream.message_received(text, is_text=True)
     upstream.closed(1006)
-    while crowd[0].connected:
-        await asyncio.sleep(0)
+    await crowd[0].disconnected.wait()
     assert channel.scrollback.last_lines(5) == ["all is well", "The sky falls."]
     await channel.close()

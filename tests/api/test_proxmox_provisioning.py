@@ -131,7 +131,7 @@ class Desk:
             operation = await self.house.call("GET", f"/api/operations/{operation_id}", token=self.house.ada_token)
             return operation.body if operation.body["finished"] else None
 
-        return await until(end, seconds=60)
+        return await until(end, seconds=120)
 
     async def as_operator(self, operation_id: str) -> Any:
         listed = await self.house.call("GET", "/api/admin/operations?limit=200", token=self.house.root_token)

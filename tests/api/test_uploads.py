@@ -156,7 +156,7 @@ async def test_an_agents_refusal_half_way_is_told_at_once(database: Database, tm
             assert told.status == 413
             assert told.body["error"] == "The agent refused the upload."
             assert told.body["details"]["code"] == "too_large"
-        await until(lambda: _later(not leftovers(agent)))
+        await until(lambda: _later(not sizes_below(agent.folder / "staging")))
         async with upload(house, instance, "Content-Length: 5\r\n", "../outside") as sent:
             await sent.send(b"hello")
             told = await sent.answer()

@@ -80,9 +80,9 @@ def containers(cluster: ProxmoxServer) -> Iterator[Containers]:
     made.close()
 
 
-IMPATIENT: dict[str, Any] = {"PROXMOX_CALL_SECONDS": "1"}
-"""Where calls get no answer. One that a busy machine holds up so long is made again, as any other that is not definite.
-"""
+IMPATIENT: dict[str, Any] = {"PROXMOX_CALL_SECONDS": "4"}
+"""Where calls get no answer. One that a busy machine holds up so long is made again, as any other that is not definite;
+but each time later than the time before."""
 
 
 def settings(cluster: ProxmoxServer, containers: Containers) -> dict[str, Any]:

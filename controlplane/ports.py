@@ -361,8 +361,9 @@ class WebhookDeliveryRepository(Protocol):
     async def due(self, endpoint_id: str, now: datetime, *, limit: int) -> list[WebhookDelivery]:
         """Pending ones whose next attempt is not later than `now`, the longest overdue first."""
 
-    async def replace(self, delivery: WebhookDelivery, *, expected_attempts: int) -> bool:
-        """Compare-and-set on the number of attempts; False when another process was first."""
+    async def replace(self, delivery: WebhookDelivery, *, attempted: WebhookDelivery) -> bool:
+        """Compare-and-set on the attempt, by its number and when it was due; False when another process was first, or
+        the delivery was restarted meanwhile."""
 
     async def restart(self, delivery_id: str, now: datetime) -> WebhookDelivery | None:
         """Pending again, from the first attempt on; None when there is none."""

@@ -65,6 +65,10 @@ class ConsoleClient:
     def output(self) -> str:
         return "\n".join(event["data"] for event in self.events if event["event"] == "output")
 
+    def output_until(self, seq: int) -> list[str]:
+        """What was printed up to that number: a game may say more at any time."""
+        return [event["data"] for event in self.events if event["event"] == "output" and event["seq"] <= seq]
+
     @property
     def numbers(self) -> list[int]:
         return [event["seq"] for event in self.events if event["event"] == "output"]

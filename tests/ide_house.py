@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -57,7 +58,7 @@ class App:
     async def stop(self) -> None:
         self._server.close()
         for writer in list(self.open):
-            writer.close()
+            writer.transport.abort()  # whether or not anybody takes what was written
         await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -202,6 +203,7 @@ class IdeHouse:
     settings: Mapping[str, Any] = field(default_factory=dict)
     agent: Agent = field(default_factory=Agent)
     vmid: int = 201
+    _wires: list[Wire] = field(default_factory=list)
 
     async def __aenter__(self) -> IdeHouse:
         self.house = ApiHouse(self.database, **{"DEV_IDE_HOST_SUFFIX": "localhost", **self.settings})
@@ -216,6 +218,8 @@ class IdeHouse:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for wire in self._wires:  # what a test that failed left open would fail another one
+            wire.writer.transport.abort()
         await self.house.__aexit__(kind, error, trace)
         await self.app.stop()
         await self.agent.stop()
@@ -268,8 +272,13 @@ class IdeHouse:
         assert got.status == 303, got
         return got.value("Set-Cookie").partition(";")[0]
 
-    async def connect(self) -> Wire:
-        return Wire(*await asyncio.open_connection("127.0.0.1", self.port))
+    async def connect(self, first: bytes = b"") -> Wire:
+        """`first` is there before the control plane can look: no time passes for it between the connection and that."""
+        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection.sendall(first)
+        wire = Wire(*await asyncio.open_connection(sock=connection))
+        self._wires.append(wire)
+        return wire
 
     def request(
         self,

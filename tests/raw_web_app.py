@@ -10,6 +10,7 @@ import hashlib
 import re
 import socket
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -130,7 +131,8 @@ class RawWebApp:
         with self._lock:
             still_open = list(self._open)
         for connection in still_open:
-            connection.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # its thread, or its peer, may have closed it meanwhile
+                connection.shutdown(socket.SHUT_RDWR)
 
     def forget(self) -> None:
         with self._lock:
@@ -142,17 +144,28 @@ class RawWebApp:
         with self._lock:
             self.received += data
 
+    def count_open(self) -> int:
+        """Connections that are not at their end, or whose bytes are not all in `received` yet. Blocks.
+
+        Connections are accepted in their order: when this one has been, so have all before it.
+        """
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as last:
+            last.shutdown(socket.SHUT_WR)
+            last.recv(1)
+        with self._lock:
+            return len(self._open)
+
     def _accept(self) -> None:
         while True:
             try:
                 connection, _ = self._server.accept()
             except OSError:
                 return
+            with self._lock:
+                self._open.add(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._open.add(connection)
         reading = _Connection(connection, self)
         try:
             while True:
@@ -164,7 +177,8 @@ class RawWebApp:
         except ValueError as error:
             with self._lock:
                 self.faults.append(str(error))
-            connection.sendall(NOT_HTTP)
+            with suppress(OSError):
+                connection.sendall(NOT_HTTP)
         except (_Ended, OSError):
             return
         finally:

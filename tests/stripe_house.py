@@ -15,6 +15,7 @@ from tests.api_house import Answer, ApiHouse
 from tests.fake_stripe_process import API_KEY, WEBHOOK_SECRET, FakeStripeProcess
 from tests.fakes import FakeClock
 
+SETTLE_SECONDS = 60
 PLANS_FILE = Path(__file__).resolve().parent.parent / "conf" / "plans.toml"
 PRICES = tuple(
     f"price_{plan}_{interval}={amount * (10 if interval == 'year' else 1)}:eur:{interval}:{plan.title()}"
@@ -77,16 +78,16 @@ class StripeHouse:
         finally:
             self.stripe.end()
 
-    async def control(self, verb: str, body: Any = None) -> Any:
+    async def control(self, verb: str, body: Any = None, *, seconds: float = 30) -> Any:
         """In a thread: deliveries want this loop."""
-        return await asyncio.to_thread(self.stripe.control, verb, body)
+        return await asyncio.to_thread(self.stripe.control, verb, body, seconds=seconds)
 
     async def no_more_mischief(self) -> None:
         await asyncio.to_thread(self.stripe.control, "mischief", method="DELETE")
 
     async def settle(self) -> None:
         """Every event is delivered and answered."""
-        state = await self.control("settle", {"seconds": 20})
+        state = await self.control("settle", {"seconds": SETTLE_SECONDS}, seconds=SETTLE_SECONDS + 20)
         assert state["idle"], state
 
     async def advance(self, *, days: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 from types import TracebackType
 
 BLOCK_BYTES = 1 << 20
@@ -39,7 +40,7 @@ class UploadSink:
 
 def _serve(connection: socket.socket) -> None:
     scratch = bytearray(BLOCK_BYTES)
-    with connection:
+    with connection, suppress(OSError):  # an upload may be broken off at any point
         while head := _read_head(connection):
             length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-le")), 0)
             received = len(head.partition(b"\r\n\r\n")[2])

@@ -33,8 +33,10 @@ FLUSH_LIMIT_SECONDS = 0.05
 """Output is sent at once after a pause, and else gathered for some times as long as sending it to all viewers takes."""
 
 PENDING_LIMIT_CHARACTERS = 1 << 20
+REPLAY_BEGINS_SECONDS = 5.0
 REPLAY_SECONDS = 0.2
-"""After a reconnection the agent's own scrollback is gathered for so long, to leave out what was shown before."""
+"""After a reconnection the agent's own scrollback is waited for, and gathered for so long from its first text on, to
+leave out what was shown before."""
 
 REMEMBERED_LINES = 20
 
@@ -128,6 +130,8 @@ class Channel:
 
     def _take(self, text: str) -> None:
         text = text.removesuffix("\n").removesuffix("\r")
+        if self._seen is not None and not self._pending:
+            self._gather_replay(REPLAY_SECONDS)
         self._pending.append(text)
         self._pending_characters += len(text)
         if self._pending_characters >= OUTPUT_LIMIT_CHARACTERS and self._seen is None:
@@ -171,15 +175,17 @@ class Channel:
                 compressed = self.scrollback.frame(seq, compressed=True)
             viewer.published(seq, compressed)
 
-    def _end_replay(self) -> None:
+    def _gather_replay(self, seconds: float) -> None:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
-            self._flush_timer = None
+        self._flush_timer = asyncio.get_running_loop().call_later(seconds, self._end_replay)
+
+    def _end_replay(self) -> None:
+        """Also of what was gathered otherwise: nothing of it waits for a connection that has ended."""
         seen, self._seen = self._seen, None
-        if seen is None or not self._pending:
-            return
-        fresh = without_replay(seen, "\n".join(self._pending))
-        self._pending = [fresh] if fresh else []
+        if seen is not None and self._pending:
+            fresh = without_replay(seen, "\n".join(self._pending))
+            self._pending = [fresh] if fresh else []
         self._flush()
 
     # -- the agent ---------------------------------------------------------------------------------------------------
@@ -246,7 +252,7 @@ class Channel:
             return error.stable_code, None
         opened_at = self._now()
         if self._seen is not None:
-            self._flush_timer = loop.call_later(REPLAY_SECONDS, self._end_replay)
+            self._gather_replay(REPLAY_SECONDS if self._pending else REPLAY_BEGINS_SECONDS)
         self._upstream = upstream
         self._retry_now.clear()
         self._tell_all(None)

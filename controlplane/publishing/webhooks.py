@@ -12,7 +12,7 @@ import logging
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 import orjson
@@ -174,12 +174,25 @@ class Webhooks:
             await self._record(delivery, state=DeliveryState.DEAD, outcome=outcome)
             return
         again_at = self._clock.now() + timedelta(seconds=RETRY_SECONDS[delivery.attempts])
-        await self._record(replace(delivery, next_attempt_at=again_at), state=DeliveryState.PENDING, outcome=outcome)
+        await self._record(delivery, state=DeliveryState.PENDING, outcome=outcome, next_attempt_at=again_at)
 
-    async def _record(self, delivery: WebhookDelivery, *, state: DeliveryState, outcome: str) -> None:
-        """Where another process recorded an attempt meanwhile, its record stays."""
-        ended = replace(delivery, state=state, outcome=outcome, attempts=delivery.attempts + 1)
-        await self._deliveries.replace(ended, expected_attempts=delivery.attempts)
+    async def _record(
+        self,
+        delivery: WebhookDelivery,
+        *,
+        state: DeliveryState,
+        outcome: str,
+        next_attempt_at: datetime | None = None,
+    ) -> None:
+        """Where another process recorded an attempt meanwhile, its record stays, and so does a replay."""
+        ended = replace(
+            delivery,
+            state=state,
+            outcome=outcome,
+            attempts=delivery.attempts + 1,
+            next_attempt_at=next_attempt_at or delivery.next_attempt_at,
+        )
+        await self._deliveries.replace(ended, attempted=delivery)
 
     # -- the dead-letter list ----------------------------------------------------------------------------------------
 

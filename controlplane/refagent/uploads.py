@@ -146,6 +146,9 @@ class Upload(Guarded):
             if file is None:
                 return
             await self._blocking(file.commit)
+        self._discard()
+        if self._cleanup is not None:  # whoever is told may restore a backup at once
+            await self._cleanup
         self.reply({"path": self.one_query_value("path"), "sizeBytes": file.size}, 201)
 
     def on_finish(self) -> None:

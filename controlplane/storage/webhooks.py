@@ -80,11 +80,14 @@ class MongoWebhookDeliveryRepository:
             self._deliveries.find(pending).sort("next_attempt_at", ASCENDING).limit(limit), _to_delivery
         )
 
-    async def replace(self, delivery: WebhookDelivery, *, expected_attempts: int) -> bool:
+    async def replace(self, delivery: WebhookDelivery, *, attempted: WebhookDelivery) -> bool:
+        begun = {
+            "_id": exact(delivery.id),
+            "attempts": exact(attempted.attempts),
+            "next_attempt_at": attempted.next_attempt_at,
+        }
         with translated():
-            result = await self._deliveries.update_one(
-                {"_id": exact(delivery.id), "attempts": exact(expected_attempts)}, {"$set": _to_document(delivery)}
-            )
+            result = await self._deliveries.update_one(begun, {"$set": _to_document(delivery)})
         return result.matched_count == 1
 
     async def restart(self, delivery_id: str, now: datetime) -> WebhookDelivery | None:

@@ -86,8 +86,9 @@ async def test_too_many_tries_are_told_when_to_come_back(database: Database) -> 
     async with ApiHouse(database) as house:
         answers = [await house.login("bob@example.org", "wrong password") for _ in range(8)]
         assert answers[0].code == "credentials_wrong"
-        assert (answers[-1].status, answers[-1].code) == (429, "too_many_requests")
-        assert int(answers[-1].headers["Retry-After"]) >= 1
+        refused = [answer for answer in answers if answer.status == 429]  # not each: the first wait is of two seconds
+        assert {answer.code for answer in refused} == {"too_many_requests"}
+        assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
 
 
 @pytest.mark.gen_test(timeout=60)

@@ -29,7 +29,7 @@ def body_of(path: str) -> dict[str, str] | None:
     return None if path in ("/cancel", "/resume", "/portal") else {"planId": "starter"}
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_without_a_key_billing_is_off_and_says_so(database: Database) -> None:
     async with ApiHouse(database) as house:
         for method, path in (
@@ -46,7 +46,7 @@ async def test_without_a_key_billing_is_off_and_says_so(database: Database) -> N
         assert answer.code == "billing_disabled"
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_plans_are_public_and_show_true_prices(database: Database) -> None:
     async with StripeHouse(database) as shop:
         answer = await shop.house.call("GET", "/api/billing/plans")
@@ -62,7 +62,7 @@ async def test_plans_are_public_and_show_true_prices(database: Database) -> None
         }  # fmt: skip
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_buying_a_plan_gives_what_it_entitles_to(database: Database) -> None:
     async with StripeHouse(database) as shop:
         assert (await shop.state())["access"] == "none"
@@ -78,7 +78,7 @@ async def test_buying_a_plan_gives_what_it_entitles_to(database: Database) -> No
         assert (await shop.ask("GET", "/invoices", token=shop.house.bob_token)).body["items"] == []
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_a_first_plan_with_a_trial_is_free_at_first(database: Database) -> None:
     async with StripeHouse(database) as shop:
         await shop.buy("starter")
@@ -87,7 +87,7 @@ async def test_a_first_plan_with_a_trial_is_free_at_first(database: Database) ->
         assert state["trialEnd"] is not None
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_the_same_order_many_times_is_one_checkout_of_one_customer(database: Database) -> None:
     async with StripeHouse(database) as shop:
         answers = await asyncio.gather(
@@ -99,7 +99,7 @@ async def test_the_same_order_many_times_is_one_checkout_of_one_customer(databas
         assert (objects["customer"], objects["checkout.session"]) == (1, 1)
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_an_order_whose_process_died_before_its_answer_was_stored_is_found_again(database: Database) -> None:
     async with StripeHouse(database) as shop:
         first = await shop.checkout("builder")
@@ -108,7 +108,7 @@ async def test_an_order_whose_process_died_before_its_answer_was_stored_is_found
         assert shop.stripe.state()["objects"]["checkout.session"] == 1
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_an_order_for_another_plan_closes_the_first_page(database: Database) -> None:
     async with StripeHouse(database) as shop:
         first = await shop.checkout("starter")
@@ -123,7 +123,7 @@ async def test_an_order_for_another_plan_closes_the_first_page(database: Databas
         assert (answer.status, answer.code) == (409, "already_subscribed")
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_who_has_paid_cannot_order_again_though_no_event_has_come(database: Database) -> None:
     async with StripeHouse(database) as shop:
         await shop.control("webhooks", {"hold": True})
@@ -133,7 +133,7 @@ async def test_who_has_paid_cannot_order_again_though_no_event_has_come(database
         assert (await shop.state())["access"] == "full"
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_an_upgrade_costs_what_was_shown_and_is_there_at_once(database: Database) -> None:
     async with StripeHouse(database) as shop:
         await shop.buy("builder")
@@ -149,7 +149,7 @@ async def test_an_upgrade_costs_what_was_shown_and_is_there_at_once(database: Da
         assert (answer.status, answer.code) == (409, "not_an_upgrade")
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_an_upgrade_that_is_not_paid_grants_nothing_and_says_where_to_pay(database: Database) -> None:
     async with StripeHouse(database) as shop:
         await shop.buy("builder")
@@ -168,7 +168,7 @@ async def test_an_upgrade_that_is_not_paid_grants_nothing_and_says_where_to_pay(
         assert (state["plan"]["id"], state["pendingChange"], state["payUrl"]) == ("studio", None, None)
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_a_downgrade_comes_with_the_next_period_and_can_be_taken_back(database: Database) -> None:
     async with StripeHouse(database, clock=FakeClock(START)) as shop:
         await shop.buy("studio")
@@ -189,7 +189,7 @@ async def test_a_downgrade_comes_with_the_next_period_and_can_be_taken_back(data
         assert (state["plan"]["id"], state["pendingChange"]) == ("builder", None)
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_a_downgrade_below_the_present_use_is_refused_with_names(database: Database) -> None:
     async with StripeHouse(database) as shop:
         await shop.buy("builder")
@@ -203,7 +203,7 @@ async def test_a_downgrade_below_the_present_use_is_refused_with_names(database:
         assert shop.calls("POST", "/v1/subscription_schedules") == 0
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_until_a_downgrade_comes_nothing_is_made_that_would_not_fit_into_it(database: Database) -> None:
     server = {"name": "Big", "plan": "large"}
     async with StripeHouse(database, provider=FakeProvider(port=9), PROVISION_BOOT_SECONDS="0.1") as shop:
@@ -218,7 +218,7 @@ async def test_until_a_downgrade_comes_nothing_is_made_that_would_not_fit_into_i
         assert asked.status == 202, asked.raw
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_what_exceeds_the_plan_once_it_is_there_stays_and_is_told(database: Database) -> None:
     async with StripeHouse(database, clock=FakeClock(START)) as shop:
         await shop.buy("builder")
@@ -237,7 +237,7 @@ async def test_what_exceeds_the_plan_once_it_is_there_stays_and_is_told(database
         assert [each["state"]["suspension"] for each in listed] == [None, None]
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_a_cancellation_keeps_everything_until_the_period_ends(database: Database) -> None:
     async with StripeHouse(database, clock=FakeClock(START)) as shop:
         await shop.buy("builder")
@@ -257,7 +257,7 @@ async def test_a_cancellation_keeps_everything_until_the_period_ends(database: D
         assert (await shop.state())["status"] == "active"  # no second trial
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_the_portal_opens_for_customers_alone(database: Database) -> None:
     async with StripeHouse(database) as shop:
         assert (await shop.ask("POST", "/portal")).code == "no_customer"
@@ -267,7 +267,7 @@ async def test_the_portal_opens_for_customers_alone(database: Database) -> None:
         assert answer.body["url"].startswith("http")
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_administrators_are_exempt_and_the_provider_is_not_asked(database: Database) -> None:
     async with StripeHouse(database) as shop:
         token = shop.house.root_token
@@ -279,7 +279,7 @@ async def test_administrators_are_exempt_and_the_provider_is_not_asked(database:
         assert shop.stripe.requests() == []
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_unknown_plans_and_moments_are_refused_by_name(database: Database) -> None:
     async with StripeHouse(database) as shop:
         answer = await shop.ask("POST", "/checkout", {"planId": "huge"})
@@ -291,17 +291,18 @@ async def test_unknown_plans_and_moments_are_refused_by_name(database: Database)
         assert list(answer.body["details"]["fields"]) == ["proratedAt"]
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_one_customer_cannot_use_up_the_provider_for_all(database: Database) -> None:
     async with StripeHouse(database) as shop:
         await shop.checkout()
-        answers = [await shop.ask("POST", "/portal") for _ in range(25)]
-        assert answers[-1].status == 429
-        assert int(answers[-1].headers["Retry-After"]) > 0
+        answers = await asyncio.gather(*(shop.ask("POST", "/portal") for _ in range(25)))
+        refused = [answer for answer in answers if answer.status == 429]
+        assert refused
+        assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
         assert (await shop.ask("POST", "/portal", token=shop.house.bob_token)).code == "no_customer"
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_while_stripe_is_away_orders_are_told_and_reads_go_on(database: Database) -> None:
     async with StripeHouse(database) as shop:
         await shop.buy("builder")

@@ -182,7 +182,7 @@ async def see_all(shop: StripeHouse) -> None:
     ],
     ids=["as they come", "late", "late and reversed", "late, shuffled and doubled", "old news between new states"],
 )
-@pytest.mark.gen_test(timeout=120)
+@pytest.mark.gen_test(timeout=170)
 async def test_events_end_in_the_same_state_however_they_come(
     database: Database, see: SeesSome, release: dict[str, Any]
 ) -> None:
@@ -201,7 +201,7 @@ async def test_events_end_in_the_same_state_however_they_come(
                 assert notices == list(story.notices), name
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_an_event_that_fails_is_a_500_and_is_done_when_it_comes_again(database: Database) -> None:
     async with StripeHouse(database) as shop:
         checkout = await shop.checkout("builder")
@@ -214,7 +214,7 @@ async def test_an_event_that_fails_is_a_500_and_is_done_when_it_comes_again(data
         assert set((await shop.inbox()).values()) == {"done"}
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_events_of_other_kinds_and_of_nobody_are_kept_and_acknowledged(database: Database) -> None:
     async with StripeHouse(database) as shop:
         for kind, of in (
@@ -229,7 +229,7 @@ async def test_events_of_other_kinds_and_of_nobody_are_kept_and_acknowledged(dat
         assert sorted(row["outcome"] for row in rows) == ["kept", "nobody", "nobody"]
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_a_purchase_is_news_to_its_customer_alone(database: Database) -> None:
     async with StripeHouse(database) as shop:
         hub = shop.house.services.events
@@ -285,7 +285,7 @@ def hostile() -> dict[str, tuple[bytes, str | None, str]]:
     }
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_bodies_that_are_not_the_providers_are_refused_and_leave_a_number_alone(database: Database) -> None:
     refused_ones = hostile()
     async with StripeHouse(database) as shop:
@@ -306,7 +306,7 @@ async def test_bodies_that_are_not_the_providers_are_refused_and_leave_a_number_
         assert counted["signature_invalid"] == 3
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_a_signature_that_is_no_ascii_is_refused(database: Database) -> None:
     async with StripeHouse(database) as shop:
         answer = await shop.house.call(
@@ -315,7 +315,7 @@ async def test_a_signature_that_is_no_ascii_is_refused(database: Database) -> No
         assert (answer.status, answer.code) == (400, "signature_invalid")
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_a_huge_body_is_refused_before_it_is_looked_at(database: Database) -> None:
     async with StripeHouse(database) as shop:
         for size in ((512 << 10) + 1, 4 << 20):
@@ -332,7 +332,7 @@ async def test_a_huge_body_is_refused_before_it_is_looked_at(database: Database)
         assert list(await shop.inbox()) == ["evt_1"]
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_an_event_does_not_grant_what_it_says(database: Database) -> None:
     """Signed, but the provider's own answer is what counts."""
     async with StripeHouse(database) as shop:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import os
 import re
 import shutil
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +24,6 @@ from controlplane.models import IdeMode
 from controlplane.storage.database import Database
 from tests.control_plane_process import ROOT
 from tests.ide_house import App, IdeHouse, Wire, echo
-from tests.refagent_process import until
 
 NGINX = shutil.which("nginx")
 HOST = "dev-201.ide.example.org"
@@ -85,32 +87,30 @@ async def front(folder: Path, upstream_port: int) -> AsyncIterator[tuple[int, ss
     """Its port, and what trusts it."""
     assert NGINX is not None
     context = certificate(folder)
-    probe = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
-    port = int(probe.sockets[0].getsockname()[1])
-    probe.close()
+    # Handed on to nginx, as to one that takes over from another: nobody else can get the port in between, and who
+    # connects before nginx runs waits for it.
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = int(listener.getsockname()[1])
     temporary = " ".join(
         f"{kind}_temp_path {folder / kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     (folder / "nginx.conf").write_text(
-        f"daemon off; master_process off; pid {folder / 'pid'}; error_log stderr warn; events {{}}\n"
+        # A worker is that of who runs the tests: the folder is nobody else's.
+        f"daemon off; user {getpass.getuser()}; worker_processes 1; pid {folder / 'pid'}; error_log stderr warn;\n"
+        "events {}\n"
         f"http {{ access_log off; {temporary}\n{shipped(folder, port, upstream_port)}\n}}\n"
     )
-    process = await asyncio.create_subprocess_exec(NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf"))
+    with listener:
+        process = await asyncio.create_subprocess_exec(
+            *(NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")),
+            env={**os.environ, "NGINX": f"{listener.fileno()};"},
+            pass_fds=(listener.fileno(),),
+        )
     try:
-
-        async def listens() -> bool:
-            assert process.returncode is None
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                return False
-            writer.close()
-            return True
-
-        await until(listens)
         yield port, context
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         await process.wait()
 
 

@@ -9,10 +9,16 @@ import pytest
 
 from controlplane.models import IdeMode
 from controlplane.storage.database import Database
+from tests.fakes import FakeClock
 from tests.ide_house import OK, App, IdeHouse, Seen
 from tests.refagent_process import until
 
 HOST = IdeMode.HOST
+
+
+def keep_connections(ide: IdeHouse) -> None:
+    """Those to the app, however long a test is held up: for them, no time passes."""
+    ide.house.services.ide.upstreams.now = FakeClock().monotonic
 
 
 def reply(head: str, body: bytes = b"") -> bytes:
@@ -43,6 +49,7 @@ async def test_an_answer_passes_with_its_framing(
     database: Database, answer: bytes, status: int, body: bytes, framing: str | None
 ) -> None:
     async with IdeHouse(database, App(answer)) as ide:
+        keep_connections(ide)
         cookie = await ide.cookie(HOST)
         wire = await ide.connect()
         for _ in range(2):  # the connection can be used again: nothing is left over
@@ -301,6 +308,7 @@ class Stale:
 async def test_a_stale_connection_costs_a_safe_request_nothing(database: Database) -> None:
     stale = Stale()
     async with IdeHouse(database, stale.app) as ide:
+        keep_connections(ide)
         cookie = await ide.cookie(HOST)
         for _ in range(3):
             assert (await ide.ask(HOST, cookie=cookie)).status == 200
@@ -312,6 +320,7 @@ async def test_a_stale_connection_costs_a_safe_request_nothing(database: Databas
 async def test_what_is_not_safe_is_sent_once_and_on_a_fresh_connection(database: Database) -> None:
     stale = Stale()
     async with IdeHouse(database, stale.app) as ide:
+        keep_connections(ide)
         cookie = await ide.cookie(HOST)
         headers = {"Origin": ide.origin(HOST)}
         assert (await ide.ask(HOST, cookie=cookie)).status == 200

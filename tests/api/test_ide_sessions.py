@@ -17,7 +17,9 @@ from tests.billing_samples import account, subscribed
 from tests.ide_house import App, IdeHouse, echo
 
 HOST = IdeMode.HOST
-WITHIN_SECONDS = 5.0
+WITHIN_SECONDS = 30.0
+"""Seconds where the machine has time; a busy one may take its own."""
+
 BILLING = {
     "STRIPE_SECRET_KEY": "sk_test_x",
     "STRIPE_WEBHOOK_SECRET": "whsec_x",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.models import AgentEndpoint, InstanceKind
+from controlplane.models import AgentEndpoint, AgentState, Connection, InstanceKind, Process
 from controlplane.storage.database import Database
 from tests.api_house import ApiHouse
 from tests.broken_agents import TOKEN, SocketAgent, never_answers, says, writes_raw
@@ -115,12 +115,14 @@ async def test_an_agents_2xx_is_passed_through_and_its_refusal_keeps_status_and_
 
 @pytest.mark.gen_test(timeout=60)
 async def test_an_agents_failures_are_told_apart(database: Database) -> None:
+    async with ApiHouse(database, AGENT_ACTION_TIMEOUT_SECONDS="0.5") as house, SocketAgent(never_answers) as agent:
+        instance = await house.instance(house.ada, agent.endpoint)
+        late = await house.call("POST", f"/api/game/servers/{instance.id}/restart", token=house.ada_token)
+        assert (late.status, late.code) == (504, "agent_timeout")
+        await house.services.instances.remove(instance.id)
     async with ApiHouse(database) as house, SocketAgent() as agent:
         instance = await house.instance(house.ada, agent.endpoint)
         target = f"/api/game/servers/{instance.id}/restart"
-        agent.behave = never_answers
-        late = await house.call("POST", target, token=house.ada_token)
-        assert (late.status, late.code) == (504, "agent_timeout")
         agent.behave = writes_raw(b"SSH-2.0-OpenSSH\r\n")
         odd = await house.call("POST", target, token=house.ada_token)
         assert (odd.status, odd.code) == (502, "http_invalid")
@@ -240,20 +242,24 @@ async def test_a_killed_process_is_crashed_and_a_killed_agent_disconnected_and_b
             instance = await house.instance(house.ada, AgentEndpoint("127.0.0.1", port, REAL_TOKEN))
             await until(state_where(house, instance.id, ready=True, process="running"))
 
-            polls_before = _polls(house)
+            polls_until_crashed = _PollsUntil(house, lambda state: state.process is Process.CRASHED)
             kill((await agent.get("/status"))["pid"])
+            await agent.until_state("crashed")
+            polls_until_crashed.count_from_here()
             crashed = await until(state_where(house, instance.id, process="crashed"))
-            assert _polls(house) - polls_before <= 3, "two polls, and the one that may have been under way"
+            assert polls_until_crashed.count <= 3, "two polls, and the one that may have been under way"
             assert (crashed["ready"], crashed["health"]["reason"]) == (False, "process_crashed")
 
             started = await house.call("POST", f"/api/game/servers/{instance.id}/start", token=house.ada_token)
             assert started.status == 202
             await until(state_where(house, instance.id, ready=True, process="running"))
 
-            polls_before = _polls(house)
+            polls_until_gone = _PollsUntil(house, lambda state: state.connection is Connection.DISCONNECTED)
             kill(agent.process.pid)
+            agent.process.wait()
+            polls_until_gone.count_from_here()
             gone = await until(state_where(house, instance.id, connection="disconnected"))
-            assert _polls(house) - polls_before <= 4, "three polls, and the one that may have been under way"
+            assert polls_until_gone.count <= 4, "three polls, and the one that may have been under way"
             assert (gone["process"], gone["stale"], gone["ready"]) == ("running", True, False)
         with AgentProcess(folder, LINE_GAME, *GAME_OPTIONS) as agent:
             moved = int(agent.url.rpartition(":")[2])
@@ -262,10 +268,35 @@ async def test_a_killed_process_is_crashed_and_a_killed_agent_disconnected_and_b
             assert (back["process"], back["stale"]) == ("running", False)
 
 
-def _polls(house: ApiHouse) -> float:
-    """Polls of the only instance so far."""
-    registry = house.services.metrics.registry
-    return sum(
-        registry.get_sample_value("controlplane_agent_polls_total", {"outcome": outcome}) or 0
-        for outcome in ("answered", "failed")
-    )
+class _PollsUntil:
+    """How many polls of the only instance it took until its state was as described, at once or later.
+
+    Counted when the state changes: whoever asks for it afterwards may be held up, while the polls go on.
+    """
+
+    def __init__(self, house: ApiHouse, is_so: Callable[[AgentState], bool]) -> None:
+        self._house = house
+        self._is_so = is_so
+        self._from = self._to = self._polls()
+        self._is_reached = False
+        house.services.states.add_listener(self._changed)
+
+    def count_from_here(self) -> None:
+        self._from = self._polls()
+
+    @property
+    def count(self) -> float:
+        assert self._is_reached
+        return max(0.0, self._to - self._from)
+
+    def _changed(self, _before: AgentState, after: AgentState) -> None:
+        if not self._is_reached and self._is_so(after):
+            self._is_reached = True
+            self._to = self._polls() + 1  # the one that tells is counted when it has ended
+
+    def _polls(self) -> float:
+        registry = self._house.services.metrics.registry
+        return sum(
+            registry.get_sample_value("controlplane_agent_polls_total", {"outcome": outcome}) or 0
+            for outcome in ("answered", "failed")
+        )

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from controlplane.models import Instance, InstanceKind
+from controlplane.models import DeliveryState, Instance, InstanceKind
 from controlplane.storage.database import Database
 from tests.api_house import ApiHouse
+from tests.refagent_process import until
 
 EDGE_TOKEN = "rT5wQ9zXc2Vb7Nm1Kj4Hg8Fd3Sa6Pl0o"
 EDGE: dict[str, Any] = {"EDGE_TOKEN": EDGE_TOKEN, "DEV_IDE_HOST_SUFFIX": "ide.example"}
@@ -49,7 +50,7 @@ async def routes(house: ApiHouse) -> Any:
     return answer.body
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test(timeout=60)
 async def test_the_edge_sees_what_is_published_and_loses_what_is_withdrawn_or_suspended(database: Database) -> None:
     async with ApiHouse(database, **EDGE) as house:
         dev = await house.instance(house.ada, kind=InstanceKind.DEV)
@@ -70,7 +71,7 @@ async def test_the_edge_sees_what_is_published_and_loses_what_is_withdrawn_or_su
         assert list(await routes(house)) == ["http"]
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test(timeout=60)
 async def test_the_edges_routes_want_the_edges_token(database: Database) -> None:
     async with ApiHouse(database, **EDGE) as house:
         assert (await house.call("GET", "/edge/traefik.json")).code == "token_missing"
@@ -80,7 +81,7 @@ async def test_the_edges_routes_want_the_edges_token(database: Database) -> None
         assert (await house.call("GET", "/edge/traefik.json", token=EDGE_TOKEN)).code == "not_found"
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test(timeout=60)
 async def test_a_webhook_is_made_told_listed_replayed_and_removed(database: Database) -> None:
     receiver = Receiver()
     url = await receiver.start()
@@ -108,6 +109,11 @@ async def test_a_webhook_is_made_told_listed_replayed_and_removed(database: Data
             expected = base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
             assert headers["webhook-signature"] == f"v1,{expected}"
 
+        async def all_are_recorded() -> bool:
+            listed = await house.services.webhooks.page(state=DeliveryState.DELIVERED, limit=10, after=None)
+            return len(listed) == 3
+
+        await until(all_are_recorded)
         deliveries = await house.call("GET", "/api/admin/webhook-deliveries?limit=2", token=root)
         first, second = deliveries.body["items"]
         assert deliveries.body["nextAfter"] == second["id"]
@@ -124,7 +130,7 @@ async def test_a_webhook_is_made_told_listed_replayed_and_removed(database: Data
     receiver.stop()
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test(timeout=60)
 async def test_publishing_what_is_published_changes_nothing_and_announces_once(database: Database) -> None:
     async with ApiHouse(database) as house:
         body = {"url": "http://127.0.0.1:9/in", "events": ["instance.ready"]}

@@ -105,7 +105,7 @@ def bad_tokens() -> dict[str, tuple[str, str]]:
     now = int(time.time())
     good = {
         "iss": "controlplane", "aud": "controlplane-api", "typ": "access", "sub": "usr_1", "sid": "ses_1", "iat": now,
-        "exp": now + 60,
+        "exp": now + 3600,
     }  # fmt: skip
 
     def sign(secret: str = JWT_SECRET, algorithm: str = "HS256", **changes: Any) -> str:

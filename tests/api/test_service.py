@@ -6,6 +6,8 @@ import asyncio
 import os
 import re
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from controlplane.storage.agent_states import MongoAgentStateRepository
 from controlplane.storage.database import Database
 from controlplane.storage.embedded_server import EmbeddedServer
-from tests.api_house import ApiHouse
+from tests.api_house import Answer, ApiHouse
 from tests.broken_agents import SocketAgent, healthy, says
 from tests.refagent_process import kill, until
 
@@ -48,12 +50,18 @@ async def test_only_the_exact_origins_of_the_settings_may_call(database: Databas
             assert other.headers["Vary"] == "Origin"
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_health_readiness_metrics_and_description(database: Database) -> None:
     async with ApiHouse(database) as house:
         assert (await house.call("GET", "/healthz")).body == {"status": "alive"}
-        ready = await house.call("GET", "/readyz")
-        assert (ready.status, ready.body["ready"], ready.body["failed"]) == (200, True, [])
+
+        async def is_ready() -> Answer | None:
+            answer = await house.call("GET", "/readyz")
+            return answer if answer.status == 200 else None
+
+        # A machine that held this process up makes it unready, rightly, until that is half a minute ago.
+        ready = await until(is_ready, seconds=90)
+        assert (ready.body["ready"], ready.body["failed"]) == (True, [])
         metrics = (await house.call("GET", "/metrics")).raw.decode()
         assert "controlplane_http_requests_total" in metrics
         assert "usr_" not in metrics
@@ -74,11 +82,28 @@ async def test_metrics_can_want_a_token(database: Database) -> None:
         assert (await house.call("GET", "/metrics", token=token)).status == 200
 
 
+@asynccontextmanager
+async def own_database(folder: Path, *, timeout_seconds: float) -> AsyncIterator[tuple[EmbeddedServer, Database]]:
+    """Whose process a test may stop or kill; it goes on in the end, so that it can be ended."""
+    embedded = EmbeddedServer(folder / "storage")
+    database = Database(await embedded.start(), "own", timeout_seconds=timeout_seconds)
+    try:
+        yield embedded, database
+    finally:
+        with suppress(ProcessLookupError):
+            if embedded.process_id is not None:
+                os.kill(embedded.process_id, signal.SIGCONT)
+        database.close()
+        await embedded.stop()
+
+
 @pytest.mark.gen_test(timeout=90)
 async def test_while_the_database_is_away_polling_goes_on_and_what_was_seen_is_written_after(tmp_path: Path) -> None:
-    embedded = EmbeddedServer(tmp_path / "storage")
-    database = Database(await embedded.start(), "away", timeout_seconds=1)
-    async with ApiHouse(database) as house, SocketAgent() as agent:
+    async with (
+        own_database(tmp_path, timeout_seconds=5) as (embedded, database),
+        ApiHouse(database) as house,
+        SocketAgent() as agent,
+    ):
         instance = await house.instance(house.ada, agent.endpoint)
 
         async def is_ready() -> bool:
@@ -91,7 +116,8 @@ async def test_while_the_database_is_away_polling_goes_on_and_what_was_seen_is_w
         assert (read.status, read.code) == (503, "storage_unavailable")
         assert read.headers["Retry-After"]
         not_ready = await house.call("GET", "/readyz")
-        assert (not_ready.status, not_ready.body["failed"]) == (503, ["database"])
+        assert not_ready.status == 503
+        assert "database" in not_ready.body["failed"]
 
         agent.behave = says(b'{"ready": false}', "/ready")
 
@@ -106,15 +132,11 @@ async def test_while_the_database_is_away_polling_goes_on_and_what_was_seen_is_w
             return instance.id in stored and not stored[instance.id].ready
 
         await until(is_written, seconds=30)
-    database.close()
-    await embedded.stop()
 
 
 @pytest.mark.gen_test(timeout=60)
 async def test_a_killed_database_child_comes_back_and_the_service_with_it(tmp_path: Path) -> None:
-    embedded = EmbeddedServer(tmp_path / "storage")
-    database = Database(await embedded.start(), "killed", timeout_seconds=1)
-    async with ApiHouse(database) as house:
+    async with own_database(tmp_path, timeout_seconds=10) as (embedded, database), ApiHouse(database) as house:
         first = embedded.process_id
         assert first is not None
         kill(first)
@@ -124,8 +146,6 @@ async def test_a_killed_database_child_comes_back_and_the_service_with_it(tmp_pa
 
         await until(answers_again, seconds=30)
         assert embedded.process_id != first
-    database.close()
-    await embedded.stop()
 
 
 @pytest.mark.gen_test(timeout=60)
@@ -179,7 +199,7 @@ async def test_two_processes_share_the_work_and_see_each_others_writes(database:
         async def felt_elsewhere() -> bool:
             return (await second.call("GET", "/api/auth/me", token=first.bob_token)).status == 401
 
-        await until(felt_elsewhere, seconds=5)
+        await until(felt_elsewhere)
         await second.services.instances.remove(instance.id)
 
         async def is_gone() -> bool:

@@ -15,8 +15,12 @@ from tests.refagent_process import until
 
 HOST = IdeMode.HOST
 SHORT = {"CLIENT_IDLE_SECONDS": "0.4"}
-PATIENT = {"CLIENT_IDLE_SECONDS": "2"}
-"""For who is not to be given up: longer than a busy machine may hold up this process."""
+PATIENT = {"CLIENT_IDLE_SECONDS": "5"}
+"""For who is not to be given up, or not yet: longer than a busy machine may hold up this process."""
+SLOWLY_SECONDS = 7.0
+"""Longer than PATIENT."""
+SHORT_HEADS = {"REQUEST_HEAD_SECONDS": "2"}
+"""As long as it may be: the house's own calls have no more time between a connection and their head."""
 FLOOD_BYTES = 32 << 20
 
 
@@ -74,12 +78,10 @@ def call(ide: IdeHouse, method: str = "POST", length: int = 100) -> bytes:
 
 @pytest.mark.gen_test(timeout=60)
 async def test_a_head_that_does_not_come_to_its_end_is_given_up_however_it_drips(database: Database) -> None:
-    async with IdeHouse(database, settings={"REQUEST_HEAD_SECONDS": "0.4"}) as ide:
-        still = await ide.connect()
-        await still.send(b"GET /healthz HTTP/1.1\r\nHost: ")
+    async with IdeHouse(database, settings=SHORT_HEADS) as ide:
+        still = await ide.connect(b"GET /healthz HTTP/1.1\r\nHost: ")
         assert (await told(still))["requestId"] is None
-        dripping = await ide.connect()
-        await dripping.send(b"GET /healthz HTTP/1.1\r\nX-Drip: ")
+        dripping = await ide.connect(b"GET /healthz HTTP/1.1\r\nX-Drip: ")
         answer = asyncio.create_task(dripping.head())
 
         async def is_answered() -> bool:
@@ -94,12 +96,11 @@ async def test_a_head_that_does_not_come_to_its_end_is_given_up_however_it_drips
 
 @pytest.mark.gen_test(timeout=60)
 async def test_a_connection_on_which_nothing_is_asked_ends_without_a_word(database: Database) -> None:
-    async with IdeHouse(database, settings={"REQUEST_HEAD_SECONDS": "0.4"}) as ide:
+    async with IdeHouse(database, settings=SHORT_HEADS) as ide:
         wire = await ide.connect()
         async with asyncio.timeout(20):
             assert await wire.until_closed() == b""
-        wire = await ide.connect()
-        await wire.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wire = await ide.connect(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await wire.answer()).status == 200
         async with asyncio.timeout(20):
             assert await wire.until_closed() == b""
@@ -156,17 +157,17 @@ async def test_an_ides_body_that_never_begins_never_meets_the_app(database: Data
 
 
 @pytest.mark.parametrize(
-    ("framing", "begun"),
+    ("framing", "begun", "rest"),
     [
-        ({"Content-Length": "100"}, b"hello"),
-        ({"Transfer-Encoding": "chunked"}, b"5\r\nhello\r\n"),
-        ({"Transfer-Encoding": "chunked"}, b"5\r\nhello\r\n9"),
-        ({"Transfer-Encoding": "chunked"}, b"5\r\nhello"),
+        ({"Content-Length": "1000000"}, b"hello", b""),
+        ({"Transfer-Encoding": "chunked"}, b"5\r\nhello\r\n", b""),
+        ({"Transfer-Encoding": "chunked"}, b"5\r\nhello\r\n", b"9"),
+        ({"Transfer-Encoding": "chunked"}, b"5\r\nhello\r\n", b"5\r\nhello"),
     ],
 )
 @pytest.mark.gen_test(timeout=60)
 async def test_an_ides_body_that_keeps_still_lets_the_app_go(
-    database: Database, framing: dict[str, str], begun: bytes
+    database: Database, framing: dict[str, str], begun: bytes, rest: bytes
 ) -> None:
     arrived = asyncio.Event()
 
@@ -175,13 +176,19 @@ async def test_an_ides_body_that_keeps_still_lets_the_app_go(
             arrived.set()
         raise asyncio.IncompleteReadError(b"", None)
 
-    async with IdeHouse(database, App(answering=taking), settings=SHORT) as ide:
+    async with IdeHouse(database, App(answering=taking), settings=PATIENT) as ide:
         cookie = await ide.cookie(HOST)
         wire = await ide.connect()
         headers = {"Origin": ide.origin(HOST), **framing}
-        await wire.send(ide.request(HOST, method="POST", cookie=cookie, headers=headers) + begun)
+        await wire.send(ide.request(HOST, method="POST", cookie=cookie, headers=headers))
+
+        async def has_arrived() -> bool:
+            await wire.send(begun)
+            return arrived.is_set()
+
+        await until(has_arrived)
+        await wire.send(rest)
         await told(wire)
-        assert arrived.is_set()
         await until_nothing_is_left(ide)
 
 
@@ -192,7 +199,7 @@ async def test_a_body_that_moves_may_be_as_slow_as_it_likes(database: Database) 
         wire = await ide.connect()
         headers = {"Origin": ide.origin(HOST), "Transfer-Encoding": "chunked"}
         await wire.send(ide.request(HOST, method="PUT", cookie=cookie, headers=headers))
-        await while_time_passes(5, lambda: wire.send(b"1\r\na\r\n"))
+        await while_time_passes(SLOWLY_SECONDS, lambda: wire.send(b"1\r\na\r\n"))
         await wire.send(b"0\r\n\r\n")
         assert (await wire.answer()).status == 200
         wire.close()
@@ -250,9 +257,9 @@ async def test_an_answer_that_is_taken_slowly_arrives_whole(database: Database) 
 
         async def take() -> None:
             nonlocal taken
-            taken += len(await wire.reader.read(1 << 17))
+            taken += len(await wire.reader.read(1 << 16))
 
-        await while_time_passes(5, take)
+        await while_time_passes(SLOWLY_SECONDS, take)
         assert taken < FLOOD_BYTES
         await wire.reader.readexactly(FLOOD_BYTES - taken)
         wire.close()

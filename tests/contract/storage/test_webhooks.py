@@ -79,9 +79,19 @@ async def test_of_two_that_record_the_same_attempt_one_is_first(database: Databa
     deliveries = MongoWebhookDeliveryRepository(database)
     await deliveries.add(delivery(1))
     ended = delivery(1, attempts=1, outcome="answered 500")
-    won = await asyncio.gather(*(deliveries.replace(ended, expected_attempts=0) for _ in range(2)))
+    won = await asyncio.gather(*(deliveries.replace(ended, attempted=delivery(1)) for _ in range(2)))
     assert sorted(won) == [False, True]
     assert await deliveries.get("whd_1") == ended
+
+
+@pytest.mark.gen_test
+async def test_an_attempt_that_began_before_a_restart_is_not_recorded(database: Database) -> None:
+    deliveries = MongoWebhookDeliveryRepository(database)
+    await deliveries.add(delivery(1))
+    restarted = await deliveries.restart("whd_1", NOW + timedelta(seconds=5))
+    ended = delivery(1, attempts=1, state=DeliveryState.DELIVERED)
+    assert not await deliveries.replace(ended, attempted=delivery(1))
+    assert await deliveries.get("whd_1") == restarted
 
 
 @pytest.mark.gen_test

@@ -19,6 +19,7 @@ from controlplane.instances import InstanceDirectory, Registration
 from controlplane.models import AgentEndpoint, AuditEntry, ConsoleTicket, InstanceKind
 from controlplane.observability.audit import AuditTrail
 from controlplane.observability.metrics import Metrics
+from controlplane.proxying.console_channel import REPLAY_SECONDS
 from controlplane.proxying.console_hub import ConsoleHub
 from controlplane.proxying.frames import PING, Frame
 from controlplane.proxying.upgrade import open_websocket
@@ -286,6 +287,24 @@ async def test_a_viewers_own_ping_is_answered() -> None:
         client.tell("dance")
         await client.named("error")
         assert client.pings == 0
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_an_agent_that_is_slow_to_repeat_its_scrollback_does_not_show_it_twice() -> None:
+    async with open_house() as (house, agent):
+        client = await house.viewer()
+        agent.print("one\ntwo")
+        await client.named("output")
+        client.events.clear()
+        agent.streams[0].abort()
+        await client.named("state", connected=False)
+        await client.named("state", connected=True)
+        loop = asyncio.get_running_loop()
+        late = loop.time() + 2 * REPLAY_SECONDS
+        await eventually(lambda: loop.time() >= late)
+        agent.print("one\ntwo")
+        agent.print("three")
+        assert (await client.named("output"))["data"] == "three"
 
 
 @pytest.mark.gen_test(timeout=30)

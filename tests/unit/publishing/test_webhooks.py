@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -68,8 +69,9 @@ class FakeDeliveries:
         ]
         return sorted(due, key=lambda each: each.next_attempt_at)[:limit]
 
-    async def replace(self, delivery: WebhookDelivery, *, expected_attempts: int) -> bool:
-        if self.rows[delivery.id].attempts != expected_attempts:
+    async def replace(self, delivery: WebhookDelivery, *, attempted: WebhookDelivery) -> bool:
+        known = self.rows[delivery.id]
+        if (known.attempts, known.next_attempt_at) != (attempted.attempts, attempted.next_attempt_at):
             return False
         self.rows[delivery.id] = delivery
         return True
@@ -99,13 +101,17 @@ class FakeLeases:
 
 @dataclass
 class FakeSender:
-    """Answers each URL with its status, or with none where that is 0."""
+    """Answers each URL with its status, or with none where that is 0. `meanwhile` happens once, before an answer."""
 
     answers: dict[str, int] = field(default_factory=dict)
     sent: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    meanwhile: Callable[[], Awaitable[object]] | None = None
 
     async def post(self, url: str, headers: dict[str, str], body: bytes) -> int:
         self.sent.append((url, dict(headers), body))
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
         status = self.answers.get(url, 200)
         if status == 0:
             raise Unavailable("could not be reached: refused")
@@ -207,6 +213,20 @@ async def test_what_was_given_up_is_listed_and_replayed_by_id_under_the_same_eve
     assert house.only.state is DeliveryState.DELIVERED
     with pytest.raises(NotFound):
         await house.webhooks.replay("whd_none")
+
+
+@pytest.mark.gen_test
+async def test_a_replay_during_an_attempt_is_an_attempt_of_its_own() -> None:
+    house = House()
+    await house.webhooks.create_endpoint("https://a.example/in", ["instance.ready"])
+    await house.webhooks.announce(READY, INSTANCE)
+    house.clock.advance(1)
+    house.sender.meanwhile = lambda: house.webhooks.replay(house.only.id)
+    await house.webhooks.run_once()
+    assert (house.only.state, house.only.attempts) == (DeliveryState.PENDING, 0)
+    await house.webhooks.run_once()
+    assert len(house.sender.sent) == 2
+    assert (house.only.state, house.only.attempts) == (DeliveryState.DELIVERED, 1)
 
 
 @pytest.mark.gen_test

@@ -13,7 +13,15 @@ from controlplane.storage.database import Database
 from controlplane.storage.migrations import migrate
 from tests.embedded import EmbeddedThread
 
-TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS = 30.0
+"""The database is there: it may be slow for a while, as where many tests share a disk, and no test is about that."""
+
+ASYNC_TEST_SECONDS = 60.0
+"""For a test that says nothing itself; pytest-tornado's own 5 s are a moment on a machine with other things to do."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.async_test_timeout = max(config.option.async_test_timeout, ASYNC_TEST_SECONDS)
 
 
 @pytest.fixture(scope="session")

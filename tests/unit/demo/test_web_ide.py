@@ -38,7 +38,7 @@ class Raw:
     """One connection and what is said on it, byte by byte."""
 
     def __init__(self, ide: WebIdeProcess) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", ide.port), timeout=10)
+        self.socket = socket.create_connection(("127.0.0.1", ide.port), timeout=60)
         self.file = self.socket.makefile("rb")
 
     def __enter__(self) -> Raw:

@@ -154,6 +154,7 @@ class BillingHouse:
             owner=owner,
         )
         assert billing is not None
+        billing.service._turns._wait_seconds = 60.0  # a slow disk is no reason to be sent away
         self.billing = billing
 
     async def user(self, number: int = 1, role: Role = Role.CUSTOMER) -> Principal:

@@ -89,7 +89,7 @@ ACTS: Mapping[int, Act] = {0: _buys, 20: _upgrades, 30: _card_expires, 57: _pays
 async def live(database: Database, folder: Path) -> list[str]:
     """The timeline, a line for each day on which something happened."""
     box, loop = Postbox(), asyncio.get_running_loop()
-    server = await loop.create_server(lambda: SMTP(box, loop=loop), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: SMTP(box, loop=loop, hostname="localhost"), "127.0.0.1", 0)
     clock = FakeClock(START)
     mail: dict[str, Any] = {
         "SMTP_URL": f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}",

@@ -14,7 +14,12 @@ from controlplane.storage.database import Database
 from controlplane.storage.migrations import migrate
 from tests.embedded import EmbeddedThread
 
-TIMEOUT_SECONDS = 30.0  # of any operation: a busy machine may hold up the server, or this process
+TIMEOUT_SECONDS = 30.0
+"""The database is there: it may be slow for a while, as where many tests share a disk, and no test is about that."""
+
+ASYNC_TEST_SECONDS = 60.0
+"""For a test that says nothing itself; pytest-tornado's own 5 s are a moment on a machine with other things to do."""
+
 TESTS = Path(__file__).parent
 FOLDER_MARKS = {"browser": "browser", "game": "game", "ide": "ide", "lxd": "lxd", "stripe": "stripe_mock"}
 """What all tests of a folder need, and `make test` does not: none of them can be forgotten there."""
@@ -25,6 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         mark = FOLDER_MARKS.get(item.path.relative_to(TESTS).parts[0])
         if mark is not None:
             item.add_marker(mark)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.async_test_timeout = max(config.option.async_test_timeout, ASYNC_TEST_SECONDS)
 
 
 @pytest.fixture(scope="session")

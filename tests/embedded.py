@@ -43,13 +43,13 @@ class EmbeddedThread:
         asyncio.run(self._serve())
 
     async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()  # before the start: who gives up on it ends what starts late
         try:
             self.uri = await self.server.start()
         except Exception as failure:
             self._failure = failure  # raised where the fixture waits
             return
         finally:
-            self._loop = asyncio.get_running_loop()
             self._ready.set()
         await self._ended.wait()
         await self.server.stop()

@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 USER = "controlplane"
 PROGRAM = "secantusd-py"
-CONNECT_SECONDS = 10.0
-FIRST_START_ATTEMPTS = 3
+CONNECT_SECONDS = 30.0
+FIRST_START_ATTEMPTS = 5  # one stop in twenty hangs on a busy machine
 FIRST_STOP_SECONDS = 6.0
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 10.0

@@ -139,7 +139,7 @@ class NobodyFollows:
         """No stream is open."""
 
 
-async def archiving(*owners: str, wait_seconds: float = 10) -> tuple[Archives, Instance, list[BackupService]]:
+async def archiving(*owners: str, wait_seconds: float = 60) -> tuple[Archives, Instance, list[BackupService]]:
     """The services of as many processes on one database, and an instance to make backups of."""
     house = ProvisioningHouse()
     await house.begin()

@@ -64,7 +64,7 @@ async def test_no_account_is_never_a_match() -> None:
     hasher.close()
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_the_queue_is_bounded() -> None:
     hasher = PasswordHasher(COST)
     waiting = [asyncio.ensure_future(hasher.hash("correct horse battery")) for _ in range(QUEUE)]

@@ -26,7 +26,7 @@ def read(content: bytes | str | None) -> EmailMessage:
 
 async def posted(database: Database, url: str) -> BillingHouse:
     house = BillingHouse(database)
-    house.billing.notices._mailer = SmtpMailer(SmtpSettings(url=url, sender="service@example.org", timeout_seconds=5))
+    house.billing.notices._mailer = SmtpMailer(SmtpSettings(url=url, sender="service@example.org", timeout_seconds=30))
     await house.user()
     await house.subscribe()
     assert await house.billing.notices.post(await house.account(), NoticeKind.PAYMENT_FAILED, "in_1")

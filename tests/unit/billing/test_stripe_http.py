@@ -23,7 +23,7 @@ async def test_turns_come_in_the_order_of_asking() -> None:
     order: list[int] = []
 
     async def wait(number: int) -> None:
-        await turns.take(seconds=5)
+        await turns.take(seconds=60)
         order.append(number)
         turns.give_back()
 
@@ -40,10 +40,10 @@ async def test_turns_come_in_the_order_of_asking() -> None:
 async def test_a_full_line_refuses_at_once() -> None:
     turns = RequestLine(1, 1)
     await turns.take(seconds=1)
-    waiting = asyncio.create_task(turns.take(seconds=5))
+    waiting = asyncio.create_task(turns.take(seconds=60))
     await until_waiting(turns, 1)
     with pytest.raises(PaymentBusy, match="many are waiting"):
-        await turns.take(seconds=5)
+        await turns.take(seconds=60)
     turns.give_back()
     await waiting
 
@@ -63,8 +63,8 @@ async def test_who_waits_too_long_leaves_the_line() -> None:
 async def test_a_turn_given_to_one_who_has_just_left_goes_on_to_the_next() -> None:
     turns = RequestLine(1, 10)
     await turns.take(seconds=1)
-    leaving = asyncio.create_task(turns.take(seconds=5))
-    staying = asyncio.create_task(turns.take(seconds=5))
+    leaving = asyncio.create_task(turns.take(seconds=60))
+    staying = asyncio.create_task(turns.take(seconds=60))
     await until_waiting(turns, 2)
     turns.give_back()  # the first in line has its turn, but has not run yet
     leaving.cancel()
@@ -77,8 +77,8 @@ async def test_a_turn_given_to_one_who_has_just_left_goes_on_to_the_next() -> No
 async def test_a_turn_passes_over_one_who_was_canceled_and_has_not_run_yet() -> None:
     turns = RequestLine(1, 10)
     await turns.take(seconds=1)
-    leaving = asyncio.create_task(turns.take(seconds=5))
-    staying = asyncio.create_task(turns.take(seconds=5))
+    leaving = asyncio.create_task(turns.take(seconds=60))
+    staying = asyncio.create_task(turns.take(seconds=60))
     await until_waiting(turns, 2)
     leaving.cancel()
     turns.give_back()

@@ -35,29 +35,50 @@ def ide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebIdeProcess]:
 
 
 class Raw:
-    """One connection and what is said on it, byte by byte."""
+    """A connection and what is said on it, byte by byte. One that the server closed, as it does with those that rest,
+    is followed by another."""
 
     def __init__(self, ide: WebIdeProcess) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", ide.port), timeout=10)
+        self._port = ide.port
+        self._connect()
+
+    def _connect(self) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", self._port), timeout=60)
         self.file = self.socket.makefile("rb")
 
     def __enter__(self) -> Raw:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self.file.close()
         self.socket.close()
 
     def ask(self, method: str, target: str, *headers: str, body: bytes = b"") -> tuple[int, dict[str, str]]:
         own = [f"Content-Length: {len(body)}"] if body else []
         lines = [f"{method} {target} HTTP/1.1", "Host: ide.example:81", *own, *headers, "", ""]
-        self.socket.sendall("\r\n".join(lines).encode() + body)
-        status = int(self.file.readline().split()[1])
+        request = "\r\n".join(lines).encode() + body
+        first = self._first_line(request)
+        if not first:
+            self._close()
+            self._connect()
+            first = self._first_line(request)
+        status = int(first.split()[1])
         seen = {}
         while line := self.file.readline().decode().strip():
             name, _, value = line.partition(":")
             seen[name.lower()] = value.strip()
         return status, seen
+
+    def _first_line(self, request: bytes) -> bytes:
+        """Of the answer; empty where the connection was closed instead."""
+        try:
+            self.socket.sendall(request)
+            return self.file.readline()
+        except ConnectionError:
+            return b""
 
     def body(self, headers: dict[str, str]) -> bytes:
         return self.file.read(int(headers["content-length"]))

@@ -324,7 +324,7 @@ async def test_stopping_lets_the_step_under_way_end_and_leaves_the_rest_to_other
     house.provider.before["create"] = hang
     operation = await house.ask()
     await reached.wait()
-    stopping = asyncio.ensure_future(house.runner.stop(limit_seconds=10))
+    stopping = asyncio.ensure_future(house.runner.stop(limit_seconds=60))
     await asyncio.sleep(0)
     go_on.set()
     await stopping

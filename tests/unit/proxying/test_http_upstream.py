@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import Any
 
 import pytest
 
@@ -13,6 +12,7 @@ from controlplane.errors import AgentError, AgentTimeout, Overloaded
 from controlplane.models import AgentEndpoint
 from controlplane.proxying.http_upstream import ANSWER_SECONDS, KEPT_PER_APP, KEPT_SECONDS, AnswerHead, Key, Upstreams
 from tests.fakes import FakeClock
+from tests.refagent_process import until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -40,7 +40,8 @@ class Server:
         self.clock = FakeClock()
         self.pool = Upstreams(self._dial, self.clock.monotonic, connections_per_app=20)
         self.connections = 0
-        self._handlers: set[asyncio.Task[Any]] = set()
+        self._dialled = 0
+        self._left = 0
         self.is_silent = False
         self.stops_reading = asyncio.Event()
         self.ended = asyncio.Event()
@@ -51,22 +52,24 @@ class Server:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """Every connection was accepted and is closed, also one that was aborted before it was accepted."""
         self.pool.close()
         self.ended.set()
+        await until(self._is_left_alone)
         self._server.close()
-        await asyncio.gather(*self._handlers)
+
+    async def _is_left_alone(self) -> bool:
+        return self._left == self._dialled
 
     async def _dial(self, endpoint: AgentEndpoint) -> socket.socket:
         connection = socket.socket()
         connection.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connection, (endpoint.address, endpoint.port))
+        self._dialled += 1
         return connection
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        handler = asyncio.current_task()
-        assert handler is not None
-        self._handlers.add(handler)
         with contextlib.suppress(OSError):
             while not self.stops_reading.is_set() and await reader.read(1 << 16):
                 if not self.is_silent:
@@ -76,6 +79,7 @@ class Server:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+        self._left += 1
 
     async def ask(self) -> None:
         connection = self.pool.take_kept(self.key) or await self.pool.open(self.key)

@@ -34,7 +34,7 @@ class Ends:
         return data
 
     async def is_closed(self, end: socket.socket) -> bool:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await asyncio.get_running_loop().sock_recv(end, 1) == b""
 
     def close(self) -> None:

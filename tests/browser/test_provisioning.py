@@ -77,3 +77,24 @@ def test_a_refusal_is_said_in_words_and_nothing_is_made(customer: Visitor, demo:
     page.get_by_role("dialog").get_by_label("Name").fill("Atelier")
     page.get_by_role("dialog").get_by_role("button", name="Create it").click()
     expect(page.get_by_role("alert")).to_contain_text("You may have 5 of these.")
+
+
+def test_what_has_ended_is_not_under_way_again_by_a_list_that_was_asked_for_before(visitor: Visitor) -> None:
+    visitor.page.goto("/")
+    shown: list[str] = visitor.page.evaluate(
+        """async () => {
+          const { EventBus } = await import("/static/js/event-bus.js");
+          const { Operations } = await import("/static/js/operations.js");
+          let answer;
+          const api = { get: () => new Promise((resolve) => { answer = resolve; }) };
+          const events = new EventBus();
+          const operations = new Operations({ api, events }, () => {});
+          const ended = { id: "op_1", state: "succeeded", finished: true, updatedAt: "2026-01-01T00:00:02.000Z" };
+          events.tell("operation", ended);
+          const before = { state: "readyCheck", finished: false, updatedAt: "2026-01-01T00:00:01.000Z" };
+          answer({ items: [{ ...ended, ...before }, { ...before, id: "op_2" }] });
+          await new Promise((resolve) => setTimeout(resolve));
+          return operations.all().map(({ id }) => id);
+        }"""
+    )
+    assert shown == ["op_2"]

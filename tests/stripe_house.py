@@ -86,7 +86,7 @@ class StripeHouse:
 
     async def settle(self) -> None:
         """Every event is delivered and answered."""
-        state = await self.control("settle", {"seconds": 20})
+        state = await asyncio.to_thread(self.stripe.control, "settle", {"seconds": 60}, seconds=90)
         assert state["idle"], state
 
     async def advance(self, *, days: float) -> None:

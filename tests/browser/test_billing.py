@@ -55,9 +55,18 @@ def test_a_plan_is_bought_upgraded_cancelled_and_kept(customer: Visitor) -> None
 
 
 ACTIVE = {
-    **{"exempt": False, "status": "active", "access": "full", "payUrl": None, "suspensionAt": None, "trialEnd": None},
-    **{"plan": {"id": "builder", "name": "Builder"}, "interval": "month", "price": None, "pendingChange": None},
-    **{"periodEnd": "2030-01-11T00:00:00.000Z", "cancelAtPeriodEnd": False},
+    "exempt": False,
+    "status": "active",
+    "access": "full",
+    "payUrl": None,
+    "suspensionAt": None,
+    "trialEnd": None,
+    "plan": {"id": "builder", "name": "Builder"},
+    "interval": "month",
+    "price": None,
+    "pendingChange": None,
+    "periodEnd": "2030-01-11T00:00:00.000Z",
+    "cancelAtPeriodEnd": False,
 }
 
 

@@ -124,7 +124,7 @@ def call(url: str, method: str, target: str, body: Any = None, token: str | None
         },
     )
     try:
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             raw, status = response.read(), response.status
     except urllib.error.HTTPError as error:
         with error:

@@ -12,8 +12,10 @@ HELD_BACK = "held-back"
 
 
 def openttd_agent(home: Path) -> AgentProcess:
-    """Saves lie among the server's files, so that backups hold them. It does not begin while there is a file HELD_BACK in
-    `home`: its start takes less time than a look at it."""
+    """Saves lie among the server's files, so that backups hold them.
+
+    The server does not begin while there is a file HELD_BACK in `home`: its start takes less time than a look at it.
+    """
     assert OPENTTD.exists(), "OpenTTD is needed: apt-get install openttd openttd-opengfx"
     environment = {
         "HOME": str(home),

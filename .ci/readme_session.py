@@ -17,7 +17,7 @@ def main(readme: Path, demo: Path) -> int:
         print(f"{readme} has no session block", file=sys.stderr)
         return 1
     script = found.group(1).replace("demo-data/demo.json", str(demo))
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, timeout=180)
     print(done.stdout, done.stderr, sep="\n")
     if done.returncode:
         print(f"the README's session failed with status {done.returncode}", file=sys.stderr)

@@ -91,13 +91,16 @@ async def live(database: Database, folder: Path) -> list[str]:
     box, loop = Postbox(), asyncio.get_running_loop()
     server = await loop.create_server(lambda: SMTP(box, loop=loop, hostname="localhost"), "127.0.0.1", 0)
     clock = FakeClock(START)
-    mail: dict[str, Any] = {
+    settings: dict[str, Any] = {
+        "PROVISION_ATTEMPTS": "5",
+        "AGENT_TIMEOUT_SECONDS": "20",
+        "AGENT_ACTION_TIMEOUT_SECONDS": "20",
         "SMTP_URL": f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}",
         "SMTP_SENDER": "service@example.org",
     }
     with AgentProcess(folder / "agent", LINE_GAME, *GAME_OPTIONS) as agent:
         port = int(agent.url.rsplit(":", 1)[1])
-        async with StripeHouse(database, clock=clock, PROVISION_ATTEMPTS="5", **mail) as shop:
+        async with StripeHouse(database, clock=clock, **settings) as shop:
             await shop.house.instance(shop.house.ada, AgentEndpoint("127.0.0.1", port, TOKEN))
             try:
                 return await _day_by_day(shop, box)

@@ -86,8 +86,8 @@ class ControlPlaneProcess:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    def until_line(self, pattern: str, seconds: float = 60) -> re.Match[str]:
-        """The first line, from now on or earlier, that matches."""
+    def until_line(self, pattern: str, seconds: float = 120) -> re.Match[str]:
+        """The first line, from now on or earlier, that matches. A process that ends without it fails at once."""
         deadline = time.monotonic() + seconds
         looked_at = 0
         while True:
@@ -124,7 +124,7 @@ def call(url: str, method: str, target: str, body: Any = None, token: str | None
         },
     )
     try:
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             raw, status = response.read(), response.status
     except urllib.error.HTTPError as error:
         with error:
@@ -136,7 +136,7 @@ def login(url: str, credentials: dict[str, str]) -> str:
     return str(call(url, "POST", "/api/auth/login", credentials).body["accessToken"])
 
 
-def until(condition: Any, seconds: float = 30) -> Any:
+def until(condition: Any, seconds: float = 60) -> Any:
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
         assert time.monotonic() < deadline, f"still {answer!r} after {seconds} s"
@@ -145,4 +145,12 @@ def until(condition: Any, seconds: float = 30) -> Any:
 
 
 def are_gone(processes: list[psutil.Process]) -> bool:
-    return not [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    return not any(_runs(each) for each in processes)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """A zombie does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it went between the two looks
+        return False

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.control_plane_process import SECRETS, ControlPlaneProcess, call, login, run, until
+from tests.free_ports import free_port
 from tests.refagent_process import TOKEN, AgentProcess
 
 ADMIN = {"email": "root@example.org", "password": "correct horse battery"}
@@ -33,7 +34,7 @@ class IdePlane:
     def __init__(self, folder: Path, command: Callable[[int, Path], list[str]] = stand_in) -> None:
         self._folder = folder
         self._command = command
-        self.port, self.ide_port = _free_port(), _free_port()
+        self.port, self.ide_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.files = folder / "agent" / "files"
         self._environment = {
@@ -120,10 +121,3 @@ class IdePlane:
         if mode == "host":
             return f"http://dev-{VMID}.localhost:{self.port}/"
         return f"{self.url}/__ide/{self.instance_id}/"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

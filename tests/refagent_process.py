@@ -95,7 +95,7 @@ class AgentProcess(AnnouncedProcess):
     async def command(self, line: str) -> Answer:
         return await self.post("/console/command", {"command": line})
 
-    async def until_state(self, *states: str, seconds: float = 20) -> dict[str, Any]:
+    async def until_state(self, *states: str, seconds: float = 60) -> dict[str, Any]:
         async def seen() -> dict[str, Any] | None:
             status: dict[str, Any] = await self.get("/status")
             return status if status["state"] in states else None
@@ -103,7 +103,7 @@ class AgentProcess(AnnouncedProcess):
         found: dict[str, Any] = await until(seen, seconds=seconds)
         return found
 
-    async def until_ready(self, seconds: float = 20) -> None:
+    async def until_ready(self, seconds: float = 60) -> None:
         async def ready() -> bool:
             return (await self.get("/ready"))["ready"] is True
 
@@ -123,7 +123,7 @@ class Console:
         self.socket = socket
         self.lines: list[str] = []
 
-    async def until_line(self, text: str, seconds: float = 20) -> str:
+    async def until_line(self, text: str, seconds: float = 60) -> str:
         """The first line, from now on or earlier, that holds `text`."""
         seen = 0
         async with asyncio.timeout(seconds):
@@ -145,7 +145,7 @@ class Console:
                 pass
 
 
-async def until(condition: Callable[[], Awaitable[Any]], *, seconds: float = 20) -> Any:
+async def until(condition: Callable[[], Awaitable[Any]], *, seconds: float = 60) -> Any:
     """Ask again and again until the answer is truthy; fails at the deadline with the last one."""
     deadline = time.monotonic() + seconds
     while not (answer := await condition()):
@@ -162,7 +162,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-async def until_gone(pid: int, seconds: float = 10) -> None:
+async def until_gone(pid: int, seconds: float = 60) -> None:
     async def gone() -> bool:
         return not is_alive(pid)
 

@@ -122,7 +122,7 @@ def visit(url: str, outcome: str | None = None) -> tuple[int, str, str]:
     data = None if outcome is None else urllib.parse.urlencode({"outcome": outcome}).encode()
     opener = urllib.request.build_opener(_NoRedirect())
     try:
-        with opener.open(url, data, timeout=10) as answer:
+        with opener.open(url, data, timeout=60) as answer:
             return answer.status, "", answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -48,17 +48,20 @@ export function backupsPanel({ instance, api, events }) {
   let isBusy = underWay.has(instance.id);
   let backups = null;
   let again = 0;
+  let asked = 0;
 
   async function load() {
     clearTimeout(again);
+    const number = ++asked;
     if (backups === null) list.replaceChildren(...[1, 2].map(() => h("li", { class: "skeleton backup-skeleton" })));
     try {
       const answer = await api.get(`${path}?view=normalized`, { signal: reading.signal });
+      if (number !== asked) return; // it may be older than what a later one says
       backups = answer.backups;
       note.replaceChildren(...unreadable(answer.unreadable));
       draw();
     } catch (error) {
-      if (!(error instanceof ApiError)) return;
+      if (!(error instanceof ApiError) || number !== asked) return;
       if (backups === null) list.replaceChildren();
       note.replaceChildren(errorPanel("The backups could not be read.", error, load));
     }

@@ -43,16 +43,33 @@ export function billingView({ api, events, parameters }) {
   let plans = [];
   let interval = "month";
   let isBusy = false;
+  let isDrawn = false;
+  let actions = []; // the buttons that are shown
+  let listed = null; // the invoices, once somebody wanted to see them
+  let asked = 0; // how often, and up to which time there is an answer
+  let answered = 0;
 
   async function load() {
     const { signal } = ending;
+    const number = ++asked;
     try {
-      const [read, offered] = await Promise.all([api.get("/api/billing", { signal }), api.get("/api/billing/plans", { signal })]);
+      const [read, offered, paid] = await Promise.all([
+        api.get("/api/billing", { signal }),
+        api.get("/api/billing/plans", { signal }),
+        listed === null ? null : readInvoices(signal),
+      ]);
+      if (number !== asked) return; // it may be older than what a later one says
+      answered = number;
+      const before = JSON.stringify([state, plans, listed]);
       state = read;
       plans = offered.items;
+      listed = paid ?? listed;
+      if (isDrawn && JSON.stringify([state, plans, listed]) === before) return; // a button that is being pressed stays
       draw();
     } catch (error) {
-      if (error.name === "AbortError") return;
+      if (error.name === "AbortError" || number !== asked) return;
+      answered = number;
+      isDrawn = false;
       body.removeAttribute("aria-busy");
       const isOff = error.code === "billing_disabled";
       body.replaceChildren(isOff ? h("p", { class: "empty" }, "Nothing is billed here.") : errorPanel("Billing cannot be shown.", error, load));
@@ -60,6 +77,8 @@ export function billingView({ api, events, parameters }) {
   }
 
   function draw() {
+    actions = [];
+    isDrawn = true;
     body.removeAttribute("aria-busy");
     if (state.exempt) {
       body.replaceChildren(h("p", { class: "empty" }, state.message));
@@ -170,6 +189,7 @@ export function billingView({ api, events, parameters }) {
   function action(label, run, kind = "") {
     const button = h("button", { type: "button", class: kind, onclick: () => once(run) }, label);
     setEnabled(button, !isBusy);
+    actions.push(button);
     return button;
   }
 
@@ -182,6 +202,7 @@ export function billingView({ api, events, parameters }) {
       complain(error);
     } finally {
       isBusy = false;
+      for (const button of actions) setEnabled(button, true); // they may have been drawn meanwhile
     }
   }
 
@@ -237,6 +258,7 @@ export function billingView({ api, events, parameters }) {
     isBusy = false;
     draw();
     element.querySelector("h1").focus();
+    if (answered !== asked) load(); // that one may tell of how it was before
     notify(state.pendingChange?.kind === "upgrade_awaits_payment" ? "The payment did not go through: pay it to have the plan." : done);
   }
 
@@ -246,23 +268,29 @@ export function billingView({ api, events, parameters }) {
 
   // -- invoices ----------------------------------------------------------------------------------------------------
 
+  async function readInvoices(signal) {
+    return (await api.get("/api/billing/invoices?limit=20", { signal })).items;
+  }
+
+  async function showInvoices() {
+    listed = await readInvoices();
+    if (isDrawn) draw();
+  }
+
   function invoices() {
-    const place = h("div", {}, action("Show invoices", show));
-    async function show() {
-      const { items } = await api.get("/api/billing/invoices?limit=20");
-      const rows = items.map((invoice) =>
-        h(
-          "li",
-          {},
-          h("span", {}, shortMoment(invoice.createdAt)),
-          h("span", {}, price({ amount: invoice.amountDue, currency: invoice.currency })),
-          h("span", { class: "quiet-text" }, invoice.status),
-          invoice.url ? h("a", { href: invoice.url, rel: "noreferrer" }, `Invoice ${invoice.number ?? ""}`) : null,
-        ),
-      );
-      place.replaceChildren(rows.length ? h("ul", { class: "billing-preview" }, rows) : h("p", { class: "quiet-text" }, "There are none yet."));
-    }
-    return place;
+    if (listed === null) return h("div", {}, action("Show invoices", showInvoices));
+    if (!listed.length) return h("p", { class: "quiet-text" }, "There are none yet.");
+    const rows = listed.map((invoice) =>
+      h(
+        "li",
+        {},
+        h("span", {}, shortMoment(invoice.createdAt)),
+        h("span", {}, price({ amount: invoice.amountDue, currency: invoice.currency })),
+        h("span", { class: "quiet-text" }, invoice.status),
+        invoice.url ? h("a", { href: invoice.url, rel: "noreferrer" }, `Invoice ${invoice.number ?? ""}`) : null,
+      ),
+    );
+    return h("ul", { class: "billing-preview" }, rows);
   }
 
   const stops = ["billing", "snapshot"].map((name) => events.on(name, () => load()));

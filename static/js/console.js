@@ -59,7 +59,7 @@ export function consolePanel({ instance, session, store }) {
   });
 
   let link = { phase: "connecting" };
-  let upstream = null;
+  let upstream; // what is wrong with the agent's console, or null; not known before it was told
   let marked = null; // the close code that the output tells of: a try that was in vain is not told again
   let left = null;
 
@@ -75,7 +75,7 @@ export function consolePanel({ instance, session, store }) {
       draw();
     },
     link: (next) => {
-      if (next.phase !== "open") upstream = null;
+      if (next.phase !== "open") upstream = undefined;
       if (next.phase === "open") marked = null;
       if (next.phase === "waiting" && next.code && next.code !== marked) {
         marked = next.code;
@@ -166,6 +166,7 @@ function describe(link, upstream) {
   if (link.phase === "connecting") return { tone: "busy", sentence: "Connecting …" };
   if (link.phase === "ended") return { tone: "bad", sentence: closing(link.code) };
   if (link.phase === "waiting") return { tone: "warn", sentence: `${closing(link.code)} ${retry(link.retryAt)}` };
+  if (upstream === undefined) return { tone: "busy", sentence: "Connecting …" };
   if (upstream !== null) return { tone: "warn", sentence: `${upstreamTrouble(upstream.reason)}. ${retry(upstream.retryAt)}` };
   return { tone: "ok", sentence: "Live" };
 }

@@ -47,6 +47,7 @@ export function isGood(operation) {
 // was read.
 export class Operations {
   #shown = new Map();
+  #over = new Map(); // when each that ended did: a list that was asked for before may come later
   #stops;
 
   constructor({ api, events }, listener) {
@@ -63,6 +64,8 @@ export class Operations {
   take(operation) {
     const known = this.#shown.get(operation.id);
     if (known !== undefined && known.updatedAt > operation.updatedAt) return;
+    if (this.#over.has(operation.id) && this.#over.get(operation.id) > operation.updatedAt) return;
+    if (operation.finished) this.#over.set(operation.id, operation.updatedAt);
     if (operation.finished && (isGood(operation) || known === undefined)) this.#shown.delete(operation.id);
     else this.#shown.set(operation.id, operation);
     this.listener(operation);

@@ -6,8 +6,10 @@ that tests which run loops of their own may follow in the same session.
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,13 @@ class Demo:
     def half_files(self, member: str) -> list[Path]:
         """What an upload has written so far, which is not among the server's files yet."""
         return sorted((self._data(member) / "staging").glob("*.partial"))
+
+    @contextmanager
+    def no_machine_is_made(self) -> Iterator[None]:
+        """Whoever asks for one meanwhile waits: the lock that its provider takes first is held."""
+        with (self.folder / "machines" / ".lock-ide-ports").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _data(self, member: str) -> Path:
         return self.folder / "machines" / str(self.instance(member)["vmid"]) / "data"

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Demo
 from tests.browser.visitor import PHONE, Visitor
-from tests.control_plane_process import call
+from tests.control_plane_process import call, until
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 
 def test_the_keyboard_suffices_from_signing_in_to_a_restart(visitor: Visitor, demo: Demo) -> None:
@@ -28,6 +28,7 @@ def test_the_keyboard_suffices_from_signing_in_to_a_restart(visitor: Visitor, de
     keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Workshop")).to_be_focused()
 
+    expect(visitor.console_status).to_have_text("Live")
     line = page.get_by_label("Command", exact=True)
     visitor.tab_to(line)
     keyboard.type("echo by hand: $((20 + 22))")
@@ -50,8 +51,12 @@ def test_the_keyboard_suffices_from_signing_in_to_a_restart(visitor: Visitor, de
     expect(restart).to_be_focused()
     keyboard.press("Enter")
     visitor.tab_to(dialog.get_by_role("button", name="Restart"))
+    held: list[Route] = []
+    page.route("**/restart", lambda route: held.append(route))
     keyboard.press("Enter")
     expect(page.get_by_role("button", name="Restarting …")).to_be_focused()
+    until(lambda: page.evaluate("1") and held)
+    held[0].continue_()
     expect(restart).to_be_enabled()
     expect(visitor.state).to_contain_text("Ready")
     expect(restart).to_be_focused()
@@ -229,7 +234,7 @@ def test_a_violation_of_the_policy_would_be_noticed(visitor: Visitor) -> None:
     visitor.page.goto("/")
     visitor.page.get_by_role("heading", name="Sign in").wait_for()
     visitor.page.evaluate("() => document.querySelector('h1').setAttribute('style', 'color: red')")
-    assert any("Content Security Policy" in complaint for complaint in visitor.complaints)
+    until(lambda: visitor.page.evaluate("1") and any("Content Security Policy" in each for each in visitor.complaints))
     visitor.expected.append("Content Security Policy")
 
 

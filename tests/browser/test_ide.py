@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.browser.visitor import PATIENCE_MILLISECONDS
 from tests.control_plane_process import until
 from tests.ide_plane import IdePlane
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 MODES = ("path", "host")
 BY_BOTH = pytest.mark.parametrize("mode", MODES)
-RECONNECTED_MILLISECONDS = 30_000
+RECONNECTED_MILLISECONDS = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,25 @@ def test_a_file_is_opened_edited_and_saved_to_the_disk(plane: IdePlane, context:
     page.keyboard.press("Control+s")
     expect(page.get_by_text("Saved notes.md")).to_be_visible()
     assert (plane.files / "notes.md").read_text() == text
+
+
+def test_a_list_of_files_that_comes_late_takes_no_word_away(plane: IdePlane, browser: Browser) -> None:
+    context = browser.new_context(service_workers="block")  # what passes through one cannot be held
+    context.set_default_timeout(PATIENCE_MILLISECONDS)
+    page = opened(context, plane, "path")
+    held: list[Route] = []
+    page.route("**/api/files", lambda route: held.append(route))
+    page.get_by_role("button", name="notes.md").click()
+    page.get_by_label("Editor").fill("# Notes\n")
+    page.keyboard.press("Control+s")
+    saved = page.get_by_text("Saved notes.md")
+    expect(saved).to_be_visible()
+    until(lambda: page.evaluate("1") and len(held) == 2)  # after it was opened, and after it was saved
+    held[0].continue_()
+    expect(page.get_by_role("button", name="notes.md")).to_have_attribute("aria-current", "true")
+    expect(saved).to_be_visible()
+    page.unroute_all(behavior="ignoreErrors")
+    context.close()
 
 
 @BY_BOTH

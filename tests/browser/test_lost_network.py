@@ -11,7 +11,7 @@ from tests.browser.conftest import Demo
 from tests.browser.visitor import DESKTOP, PHONE, Visitor
 from tests.control_plane_process import call, until
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 BROWSERS_NOTE = r"ERR_INTERNET_DISCONNECTED"
 
 
@@ -60,7 +60,7 @@ def test_without_a_network_what_is_shown_is_said_to_be_old_and_what_is_tried_to_
     lost = "The connection to the console was lost."
     expect(customer.screen).to_contain_text(lost)
     assert (customer.screen.text_content() or "").count(lost) == 1
-    customer.say("echo is anybody there")
+    customer.say_at_once("echo is anybody there")
     expect(page.locator(".command-problem")).to_have_text("Not sent: this page is not connected to the console.")
     stop = page.get_by_role("button", name="Stop", exact=True)
     stop.click()

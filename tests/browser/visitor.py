@@ -9,19 +9,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, ViewportSize, expect, sync_playwright
 from playwright.sync_api import Error as DriverError
+
+from tests.control_plane_process import until
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
-PATIENCE_MILLISECONDS = 20_000
+PATIENCE_MILLISECONDS = 40_000
 TAB_LIMIT = 60
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-_SECRET_IN_ADDRESS = re.compile(r"[?#&;].*(token|ticket|secret|password|bearer)|eyJ", re.IGNORECASE)
+# A JWT is told by its dots: random ids and reset tokens may hold the letters of its beginning.
+_SECRET_IN_ADDRESS = re.compile(r"[?#&;].*(?i:token|ticket|secret|password|bearer)|eyJ[\w-]+\.")
+_KEEP_WHAT_IS_SAID = """addEventListener("DOMContentLoaded", () => {
+  const said = (globalThis.said = []);
+  const keep = (changes) => {
+    for (const { addedNodes } of changes) said.push(...[...addedNodes].map((node) => node.textContent));
+  };
+  for (const id of ["notices", "announcer"]) {
+    const place = document.getElementById(id);
+    if (place) new MutationObserver(keep).observe(place, { childList: true });
+  }
+});"""
 
 
 @contextmanager
@@ -49,6 +62,7 @@ class Visitor:
         self.context = browser.new_context(**{"viewport": DESKTOP, "base_url": url, **context})
         self.context.set_default_timeout(PATIENCE_MILLISECONDS)
         self.page: Page = self.context.new_page()
+        self.page.add_init_script(_KEEP_WHAT_IS_SAID)
         self.expected: list[str] = []
         self.addresses: list[str] = []
         self._complaints: list[str] = []
@@ -121,7 +135,16 @@ class Visitor:
     def row(self, name: str) -> Locator:
         return self.page.get_by_role("listitem").get_by_role("link", name=name)
 
+    @property
+    def console_status(self) -> Locator:
+        return self.page.locator(".console-status")
+
     def say(self, command: str) -> None:
+        """Once the console is live: what is typed before is refused."""
+        expect(self.console_status).to_have_text("Live")
+        self.say_at_once(command)
+
+    def say_at_once(self, command: str) -> None:
         line = self.page.get_by_label("Command", exact=True)
         line.fill(command)
         line.press("Enter")
@@ -130,6 +153,10 @@ class Visitor:
     def screen(self) -> Locator:
         """The lines of the console, as a screen reader finds them."""
         return self.page.locator(".xterm-accessibility-tree")
+
+    def until_told(self, sentence: str) -> None:
+        """From now on or earlier on this page: what it says goes away by itself."""
+        until(lambda: any(sentence in each for each in self.page.evaluate("said")))
 
     @property
     def state(self) -> Locator:

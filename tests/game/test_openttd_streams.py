@@ -16,7 +16,7 @@ from tests.console_client import ConsoleClient
 from tests.game.server import openttd_agent
 from tests.refagent_process import TOKEN, until
 
-pytestmark = [pytest.mark.game, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.game, pytest.mark.timeout(300)]
 
 SEED = re.compile(r"Generation Seed: (\d+)")
 SECONDS = 60.0
@@ -64,7 +64,7 @@ class Player:
                 await asyncio.sleep(0.5)  # commands are limited a second
 
 
-@pytest.mark.gen_test(timeout=120)
+@pytest.mark.gen_test(timeout=290)
 async def test_a_save_a_backup_a_new_map_and_a_restore_bring_the_old_map_back(
     database: Database, tmp_path: Path
 ) -> None:

@@ -31,6 +31,8 @@ PROVISIONING = (
 DELETION = ("unpublishing", "stopping", "destroying")
 NEIGHBOUR = "cp-10002"
 SECONDS = 240
+# A container that runs is ready before somebody who is kept from looking has seen it run.
+UNREADY_FOR_LONG = {"PROVISION_READY_CHECKS": "100", "PROVISION_READY_INTERVAL_SECONDS": "0.5"}
 RUNNING = ("booting", "agentConnected", "readyCheck")
 
 
@@ -49,7 +51,7 @@ class Town:
             "BCRYPT_COST": "4",
             "REGISTRATION_ENABLED": "true",
             "AGENT_POLL_INTERVAL_SECONDS": "3600",
-            "AGENT_TIMEOUT_SECONDS": "3",
+            "AGENT_TIMEOUT_SECONDS": "10",
             "PROVIDER": "lxd",
             "LXD_URL": lxd.url,
             "LXD_GAME_IMAGE": IMAGE,
@@ -76,8 +78,8 @@ class Town:
         self.token = ""
 
     @contextlib.contextmanager
-    def process(self, die_at: str = "", die_name: str = "") -> Iterator[ControlPlaneProcess]:
-        environment = {**self._environment, "DIE_AT": die_at, "DIE_NAME": die_name}
+    def process(self, die_at: str = "", die_name: str = "", **settings: str) -> Iterator[ControlPlaneProcess]:
+        environment = {**self._environment, **settings, "DIE_AT": die_at, "DIE_NAME": die_name}
         program = (sys.executable, "-u", str(ROOT / "tests" / "lxd" / "crashing_control_plane.py"))
         with ControlPlaneProcess(program=program, **environment) as process:
             self.url = process.until_line(r"serving on (http://127\.0\.0\.1:\d+)").group(1)
@@ -102,7 +104,7 @@ class Town:
 
     def killed_at_undo(self, point: str) -> None:
         """The same, of a provisioning that is canceled once its container runs."""
-        with self.process(die_at=point, die_name=point) as process:
+        with self.process(die_at=point, die_name=point, **UNREADY_FOR_LONG) as process:
             self.ask("POST", "/api/game/servers", {"name": point})
 
             def under_way() -> Any:

@@ -15,7 +15,7 @@ from tests.fake_stripe_process import FakeStripeProcess
 from tests.process.test_billing_processes import api
 from tests.stripe_house import PLANS_FILE, PRICES, settings_for
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_check_config_reads_plans_and_texts_too(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_without_billing_it_says_what_is_missing(mongodb_uri: str, database: Dat
     assert (refused.returncode, refused.stderr) == (1, "controlplane: STRIPE_SECRET_KEY: is not set: billing is off\n")
 
 
-@pytest.mark.gen_test(timeout=100)
+@pytest.mark.gen_test(timeout=230)
 async def test_a_dry_run_says_what_differs_and_a_run_sets_it_right(database: Database, mongodb_uri: str) -> None:
     accounts = MongoBillingAccountRepository(database)
     with FakeStripeProcess(prices=PRICES) as stripe:

@@ -28,7 +28,7 @@ from tests.control_plane_process import SECRETS, ControlPlaneProcess
 from tests.fake_stripe_process import API_KEY, FakeStripeProcess
 from tests.stripe_house import PRICES, settings_for
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(480)
 
 CUSTOMERS = 26
 MONTHS = 5
@@ -121,7 +121,7 @@ async def replay(database: Database, stripe: FakeStripeProcess) -> dict[str, Any
     return await entitlements(database)
 
 
-@pytest.mark.gen_test(timeout=200)
+@pytest.mark.gen_test(timeout=450)
 async def test_a_killed_process_and_shuffled_doubled_events_end_as_a_plain_replay_does(
     database: Database, mongodb_uri: str
 ) -> None:
@@ -153,7 +153,7 @@ async def test_a_killed_process_and_shuffled_doubled_events_end_as_a_plain_repla
             await asyncio.to_thread(until_delivered, stripe, BEFORE_THE_KILL)
             doomed.stop(signal.SIGKILL)
             stripe.control("webhooks", {"urls": [f"{urls[1]}/api/billing/webhook"]})
-            assert (await asyncio.to_thread(stripe.control, "settle", {"seconds": 150}, seconds=180))["idle"]
+            assert (await asyncio.to_thread(stripe.control, "settle", {"seconds": 300}, seconds=330))["idle"]
         deliveries = stripe.deliveries()
         assert len(deliveries) >= events * 1.25
         assert {attempt["status"] for attempt in deliveries} >= {200}
@@ -173,7 +173,7 @@ async def test_a_killed_process_and_shuffled_doubled_events_end_as_a_plain_repla
 
 
 def until_delivered(stripe: FakeStripeProcess, count: int) -> None:
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 120
     while len(stripe.deliveries()) < count:
         assert time.monotonic() < ends, "the events do not go out"
         time.sleep(0.1)

@@ -119,7 +119,7 @@ def refusal(mock_url: str, method: str, path: str, query: str, body: str | None)
         headers={"Authorization": f"Bearer {API_KEY}", "Content-Type": "application/x-www-form-urlencoded"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=10):
+        with urllib.request.urlopen(request, timeout=60):
             return None
     except urllib.error.HTTPError as error:
         with error:

@@ -95,7 +95,7 @@ async def in_trial(fake: FakeStripeProcess, gateway: Any, who: dict[str, str], u
     await gateway.schedule_downgrade(subscription_id=trial, price_id=SMALL, key="down-3")
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_stripe_mock_accepts_every_request_of_the_gateway(mock_url: str) -> None:
     with FakeStripeProcess() as fake:
         gateway = Called(
@@ -103,7 +103,7 @@ async def test_stripe_mock_accepts_every_request_of_the_gateway(mock_url: str) -
                 secret_key=API_KEY,
                 webhook_secret=WEBHOOK_SECRET,
                 api_base=fake.url,
-                timeout_seconds=20,
+                timeout_seconds=60,
                 clock=SystemClock(),
             )
         )
@@ -129,14 +129,14 @@ async def test_stripe_mock_accepts_every_request_of_the_gateway(mock_url: str) -
     assert refused == []
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)
 async def test_stripe_mock_does_refuse(mock_url: str) -> None:
     """It looks at what it gets: a request with a parameter too many is refused through the very gateway."""
     gateway = StripeGateway(
         secret_key=API_KEY,
         webhook_secret=WEBHOOK_SECRET,
         api_base=mock_url,
-        timeout_seconds=20,
+        timeout_seconds=60,
         clock=SystemClock(),
     )
     assert await gateway.create_customer(user_id="usr_1", email="ada@example.org", key="c")

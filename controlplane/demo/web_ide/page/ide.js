@@ -42,8 +42,8 @@ async function list() {
 async function open(name) {
   try {
     show(name, await (await ask(address(name))).text());
-    await list();
     say("");
+    await list();
   } catch (error) {
     say(`${name} cannot be opened: ${error.message}`);
   }

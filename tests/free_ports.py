@@ -1,0 +1,21 @@
+"""A port for a server that is started later, or again and again."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+PORTS = range(10_000, 20_000)
+"""Below those that the kernel gives to connections by itself (ip_local_port_range), and to the demo's editors: nobody
+takes one between its choice and its use, or while its server is away."""
+
+
+def free_port() -> int:
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port

@@ -52,9 +52,7 @@ class PowerButtons {
 
   update(instance) {
     const { state } = instance;
-    if (this.#under && (POWER[this.#under.action].until(state, this.#under.since) || Date.now() > this.#under.endsAt)) {
-      this.#under = null;
-    }
+    if (this.#under && (this.#isDone(state) || Date.now() > this.#under.endsAt)) this.#under = null;
     const may = powerActions(instance);
     for (const [action, button] of Object.entries(this.buttons)) {
       const isDoing = this.#under?.action === action;
@@ -65,6 +63,12 @@ class PowerButtons {
     }
   }
 
+  // Before the answer what is heard, its load for one, is of the time before.
+  #isDone(state) {
+    const { action, isAnswered, since } = this.#under;
+    return isAnswered && POWER[action].until(state, since);
+  }
+
   async #press(action) {
     const instance = this.store.get(this.id);
     if (instance === null) return;
@@ -73,10 +77,12 @@ class PowerButtons {
       const answer = await ask({ title: `${label} ${instance.name}?`, body: [question], confirm: label });
       if (answer === null) return;
     }
-    this.#under = { action, since: instance.state.changedAt ?? "", endsAt: Date.now() + SETTLES_WITHIN };
+    const under = (this.#under = { action, isAnswered: false, since: "", endsAt: Date.now() + SETTLES_WITHIN });
     this.update(instance);
     try {
       await this.api.post(`${instancePath(instance)}/${action}`);
+      under.since = this.store.get(this.id)?.state.changedAt ?? "";
+      under.isAnswered = true;
     } catch (error) {
       this.#under = null;
       complain(error, `${instance.name}: ${label.toLowerCase()} failed.`);

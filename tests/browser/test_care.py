@@ -56,6 +56,11 @@ def test_the_keyboard_suffices_from_signing_in_to_a_restart(visitor: Visitor, de
     keyboard.press("Enter")
     expect(page.get_by_role("button", name="Restarting …")).to_be_focused()
     until(lambda: page.evaluate("1") and held)
+    seen = demo.instance("Workshop")["state"]["changedAt"]
+    until(lambda: page.evaluate("1") and demo.instance("Workshop")["state"]["changedAt"] > seen)  # its load changes
+    with page.expect_response("**/state"):
+        pass  # and the page hears of it
+    expect(page.get_by_role("button", name="Restarting …")).to_be_focused()
     held[0].continue_()
     expect(restart).to_be_enabled()
     expect(visitor.state).to_contain_text("Ready")

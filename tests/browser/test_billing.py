@@ -14,7 +14,7 @@ from tests.browser.conftest import Demo
 from tests.browser.visitor import Visitor
 from tests.control_plane_process import call
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 def at_billing(visitor: Visitor) -> None:

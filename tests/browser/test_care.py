@@ -12,7 +12,7 @@ from tests.browser.conftest import Demo
 from tests.browser.visitor import PHONE, Visitor
 from tests.control_plane_process import call, until
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_the_keyboard_suffices_from_signing_in_to_a_restart(visitor: Visitor, demo: Demo) -> None:

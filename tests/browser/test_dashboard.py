@@ -16,7 +16,7 @@ from tests.browser.conftest import Demo
 from tests.browser.visitor import Visitor
 from tests.control_plane_process import call, until
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 def digest(file: Path) -> str:

@@ -15,7 +15,7 @@ from tests.browser.visitor import PATIENCE_MILLISECONDS
 from tests.control_plane_process import until
 from tests.ide_plane import IdePlane
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 MODES = ("path", "host")
 BY_BOTH = pytest.mark.parametrize("mode", MODES)
 RECONNECTED_MILLISECONDS = 60_000

@@ -14,7 +14,7 @@ from playwright.sync_api import Route, expect
 
 from tests.browser.visitor import Visitor
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 class CodeServer:

@@ -11,7 +11,7 @@ from tests.browser.conftest import Demo
 from tests.browser.visitor import DESKTOP, PHONE, Visitor
 from tests.control_plane_process import call, until
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 BROWSERS_NOTE = r"ERR_INTERNET_DISCONNECTED"
 
 

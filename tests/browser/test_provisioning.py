@@ -9,7 +9,7 @@ from tests.browser.conftest import Demo
 from tests.browser.visitor import Visitor
 from tests.control_plane_process import call, until
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_a_new_server_is_watched_while_it_is_made_then_used_and_deleted(customer: Visitor, demo: Demo) -> None:

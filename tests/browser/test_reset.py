@@ -12,7 +12,7 @@ from tests.browser.conftest import Demo
 from tests.browser.visitor import Visitor
 from tests.control_plane_process import call, until
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 INVALID = "This link does not work: it was used, is too old, or is not whole."
 ON_ITS_WAY = "If there is such an account, the mail is on its way."
 

@@ -12,7 +12,7 @@ from tests.file_trees import sizes_below
 from tests.game.server import HELD_BACK, OPENTTD, openttd_agent
 from tests.refagent_process import AgentProcess, kill, until, until_gone
 
-pytestmark = [pytest.mark.game, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tests.console_client import ConsoleClient
 from tests.game.server import openttd_agent
 from tests.refagent_process import TOKEN, until
 
-pytestmark = [pytest.mark.game, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 SEED = re.compile(r"Generation Seed: (\d+)")
 SECONDS = 60.0

@@ -20,7 +20,7 @@ from tests.ide.code_server import CODE_SERVER, code_server, fill
 from tests.ide.workbench import PATIENCE_MS, Workbench
 from tests.ide_plane import IdePlane
 
-pytestmark = [pytest.mark.ide, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 BY_BOTH = pytest.mark.parametrize("mode", ["path", "host"])
 SOCKET_LIMIT = 2
 """A page holds two: for its files and for its extensions. More are reconnections, where nothing has ended them."""

@@ -22,7 +22,7 @@ import pytest
 from tests.control_plane_process import SECRETS, Answer, ControlPlaneProcess, call, login, until
 from tests.lxd.house import IMAGE, ROOT, Lxd, free_ports
 
-pytestmark = [pytest.mark.lxd, pytest.mark.timeout(1500)]
+pytestmark = pytest.mark.timeout(1500)
 
 ADA = {"email": "ada@example.org", "password": "correct horse battery"}
 PROVISIONING = (

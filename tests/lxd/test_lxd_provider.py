@@ -22,7 +22,7 @@ from tests.control_plane_process import SECRETS
 from tests.lxd.house import IMAGE, TOKEN_PATH, Lxd, free_ports
 from tests.refagent_process import until
 
-pytestmark = [pytest.mark.lxd, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 VMID = 10_000
 SPEC = MachineSpec(

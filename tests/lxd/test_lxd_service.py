@@ -19,7 +19,7 @@ from tests.control_plane_process import SECRETS
 from tests.lxd.house import IMAGE, Lxd, free_ports
 from tests.refagent_process import until
 
-pytestmark = [pytest.mark.lxd, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 def settings(lxd: Lxd, seed: Path) -> dict[str, Any]:

@@ -17,8 +17,6 @@ from tests.stripe_description import Description
 from tests.stripe_driver import Exchange, Recorder, library
 from tests.stripe_scene import HANDLED_EVENTS, walk
 
-pytestmark = pytest.mark.stripe_mock
-
 START = 1_767_225_600
 # stripe-mock describes an older API version than the pinned one: what differs, and how it was before.
 NEWER_VALUES = {("checkout.session", "ui_mode"): {"hosted_page": "hosted"}}

@@ -19,8 +19,6 @@ from controlplane.errors import PaymentRefused
 from tests.fake_stripe_process import API_KEY, LARGE, SMALL, SMALL_YEARLY, WEBHOOK_SECRET, FakeStripeProcess
 from tests.stripe.test_fake_against_description import refusal
 
-pytestmark = pytest.mark.stripe_mock
-
 WITHOUT_A_REQUEST = {"verify_webhook", "close"}
 # Each call and parameter that a method can send in more than one way is sent in each of them.
 EXPECTED_CALLS = {

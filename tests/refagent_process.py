@@ -78,7 +78,8 @@ class AgentProcess(AnnouncedProcess):
                     headers={**({"Authorization": f"Bearer {token}"} if token is not None else {}), **(headers or {})},
                     allow_nonstandard_methods=True,
                     follow_redirects=False,
-                    request_timeout=30,
+                    connect_timeout=60,
+                    request_timeout=60,
                 ),
                 raise_error=False,
             )
@@ -140,7 +141,7 @@ class Console:
         if self.socket.close_code is not None:
             return
         self.socket.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await self.socket.read_message() is not None:
                 pass
 

@@ -29,6 +29,7 @@ READS_PER_WINDOW = 64
 BYTES_PER_WINDOW = 240 << 10
 INPUT_LIMIT_BYTES = 64 << 10
 DRAIN_SECONDS = 0.5  # a grandchild may hold the output open after the process has ended
+READS_AT_END = 4  # more than a pipe holds; a grandchild may go on printing
 
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before any fork: nothing may be imported between fork and exec
 
@@ -169,7 +170,19 @@ class Output:
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._descriptor)
+        self._read_rest()
         os.close(self._descriptor)
+
+    def _read_rest(self) -> None:
+        """What a process printed last is told also where the agent was held up, or read no faster than it may."""
+        for _ in range(READS_AT_END):
+            try:
+                data = os.read(self._descriptor, READ_BYTES)
+            except OSError:  # nothing is there, or a terminal's last user is gone
+                return
+            if not data:
+                return
+            self._on_output(data)
 
 
 class Input:

@@ -14,6 +14,7 @@ SCROLLBACK_LIMIT = 1 << 20  # characters over all lines
 FRAME_LIMIT = 64 << 10  # characters; one more line may follow
 BATCH_SECONDS = 0.002
 PARTIAL_SECONDS = 0.2  # a prompt has no line end: what waits this long is shown as a line
+LAST_LOOK_SECONDS = 0.01  # where the agent itself was held up, the rest is there already: it is read first
 
 Listener = Callable[[str], None]
 LinesObserver = Callable[[list[str]], None]
@@ -123,7 +124,10 @@ class Console:
             self._partial_timer.cancel()
             self._partial_timer = None
         if self._assembler.unfinished:
-            self._partial_timer = asyncio.get_running_loop().call_later(PARTIAL_SECONDS, self.end_of_output)
+            self._partial_timer = asyncio.get_running_loop().call_later(PARTIAL_SECONDS, self._look_once_more)
+
+    def _look_once_more(self) -> None:
+        self._partial_timer = asyncio.get_running_loop().call_later(LAST_LOOK_SECONDS, self.end_of_output)
 
     def _add(self, lines: list[str]) -> None:
         self._lines.extend(lines)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.free_ports import free_port
 from tests.refagent_process import AgentProcess, kill, until, until_gone
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_codeserver_is_started_seen_ready_restarted_and_stopped(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = (
         *("--codeserver-command", f"{sys.executable} -m http.server --bind 127.0.0.1 {port}"),
         *("--codeserver-port", str(port)),

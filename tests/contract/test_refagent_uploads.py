@@ -59,7 +59,7 @@ class RawUpload:
         await self.writer.drain()
 
     async def status(self) -> int:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             head = await self.reader.readuntil(b"\r\n\r\n")
         return int(head.split()[1])
 
@@ -69,7 +69,7 @@ class RawUpload:
             await self.writer.wait_closed()
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_file_arrives_whole_in_folders_that_are_made_for_it(agent: AgentProcess) -> None:
     content = os.urandom(3_000_000)
     answer = await agent.call("POST", "/game/files/upload?path=plugins/deep/tool.jar", content)
@@ -78,7 +78,7 @@ async def test_a_file_arrives_whole_in_folders_that_are_made_for_it(agent: Agent
     assert (agent.files / "plugins/deep/tool.jar").read_bytes() == content
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_replaced_script_keeps_its_mode(agent: AgentProcess) -> None:
     script = agent.files / "start.sh"
     script.write_text("old")
@@ -88,7 +88,7 @@ async def test_a_replaced_script_keeps_its_mode(agent: AgentProcess) -> None:
     assert script.stat().st_mode & 0o777 == 0o755
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_an_empty_body_makes_an_empty_file(agent: AgentProcess) -> None:
     assert (await agent.call("POST", "/game/files/upload?path=empty", b"")).status == 201
     assert (agent.files / "empty").read_bytes() == b""
@@ -121,7 +121,7 @@ async def test_an_empty_body_makes_an_empty_file(agent: AgentProcess) -> None:
         "/".join(["long" * 50] * 6),
     ],
 )
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_path_that_is_not_plainly_below_is_refused(agent: AgentProcess, path: str) -> None:
     before = sizes_below(agent.folder)
     answer = await agent.call("POST", f"/game/files/upload?path={quote(path, safe='')}", b"owned")
@@ -130,12 +130,12 @@ async def test_a_path_that_is_not_plainly_below_is_refused(agent: AgentProcess, 
 
 
 @pytest.mark.parametrize("query", ["", "?path=", "?path=a&path=b", "?path=%ff%fe"])
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_path_must_be_given_once_in_utf8(agent: AgentProcess, query: str) -> None:
     assert (await agent.call("POST", f"/game/files/upload{query}", b"x")).status == 422
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_no_symbolic_link_is_followed_or_replaced(agent: AgentProcess, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -153,7 +153,7 @@ async def test_no_symbolic_link_is_followed_or_replaced(agent: AgentProcess, tmp
             (agent.files / name).unlink()
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_what_is_in_the_way_is_named(agent: AgentProcess) -> None:
     (agent.files / "folder").mkdir()
     (agent.files / "plain").write_text("x")
@@ -163,7 +163,7 @@ async def test_what_is_in_the_way_is_named(agent: AgentProcess) -> None:
     assert (below_file.status, below_file.body["code"]) == (409, "not_a_folder")
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_client_that_goes_away_leaves_no_file(agent: AgentProcess) -> None:
     (agent.files / "kept").write_text("old content")
     for headers, data in (
@@ -182,7 +182,7 @@ async def test_a_client_that_goes_away_leaves_no_file(agent: AgentProcess) -> No
         assert (agent.files / "kept").read_text() == "old content"
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_length_over_the_limit_is_refused_before_the_body(agent: AgentProcess) -> None:
     upload = await RawUpload.begin(agent, "big", f"Content-Length: {LIMIT + 1}")
     assert await upload.status() == 413
@@ -190,19 +190,21 @@ async def test_a_length_over_the_limit_is_refused_before_the_body(agent: AgentPr
     assert not (agent.files / "big").exists()
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_chunked_body_is_refused_half_way_and_the_answer_arrives(agent: AgentProcess) -> None:
     upload = await RawUpload.begin(agent, "big", "Transfer-Encoding: chunked")
+    answered = asyncio.create_task(upload.status())
     chunk = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
-    for _ in range(LIMIT // (1 << 20) + 4):
-        await upload.send(chunk)
-    assert await upload.status() == 413
+    with contextlib.suppress(ConnectionError):  # who still sends some seconds after the answer is cut off
+        for _ in range(LIMIT // (1 << 20) + 4):
+            await upload.send(chunk)
+    assert await answered == 413
     await upload.close()
     await until_nothing_is_staged(agent)
     assert not (agent.files / "big").exists()
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_who_waits_for_permission_gets_it_or_the_refusal(agent: AgentProcess) -> None:
     allowed = await RawUpload.begin(agent, "asked", "Content-Length: 3", "Expect: 100-continue")
     assert await allowed.status() == 100
@@ -214,7 +216,7 @@ async def test_who_waits_for_permission_gets_it_or_the_refusal(agent: AgentProce
     await refused.close()
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_form_is_refused(agent: AgentProcess) -> None:
     answer = await agent.call(
         "POST", "/game/files/upload?path=form", b"--x--", headers={"Content-Type": "multipart/form-data; boundary=x"}
@@ -222,7 +224,7 @@ async def test_a_form_is_refused(agent: AgentProcess) -> None:
     assert (answer.status, answer.body["code"]) == (415, "raw_body_wanted")
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_too_many_uploads_at_once_are_refused_and_the_places_come_back(agent: AgentProcess) -> None:
     uploads = [await RawUpload.begin(agent, f"many/{number}", "Content-Length: 10") for number in range(8)]
 
@@ -239,7 +241,7 @@ async def test_too_many_uploads_at_once_are_refused_and_the_places_come_back(age
     assert (await agent.call("POST", "/game/files/upload?path=many/one-more", b"x")).status == 201
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test(timeout=110)  # 400 MB onto a disk that others use too
 async def test_a_large_upload_does_not_grow_the_agent(tmp_path: Path) -> None:
     with AgentProcess(tmp_path / "data", IDLE) as agent:
         size = 400 << 20

@@ -32,7 +32,7 @@ from controlplane.models import InstanceKind
 
 STOP_SECONDS = 15.0
 KILL_SECONDS = 5.0
-SPAWN_SECONDS = 10.0
+SPAWN_SECONDS = 30.0
 _LOOK_SECONDS = 0.01
 _LISTENING = re.compile(rb"^refagent listening on http://127\.0\.0\.1:(\d+)$", re.MULTILINE)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

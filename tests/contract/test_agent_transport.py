@@ -14,17 +14,21 @@ from controlplane.errors import (
     AgentError,
     AgentProtocolError,
     AgentRefused,
-    AgentTimeout,
     AgentUnreachable,
     Overloaded,
 )
 from controlplane.models import AgentEndpoint
 from controlplane.ports import AgentResponse
 from tests.broken_agents import KINDS, SocketAgent, answer, healthy, never_answers, says, writes_raw
+from tests.free_ports import closed_port
 from tests.refagent_process import GAME_OPTIONS, LINE_GAME, AgentProcess
 from tests.refagent_process import TOKEN as REAL_TOKEN
 
 LIMIT = 100_000
+SECONDS = 50.0
+"""For what answers."""
+SHORT_SECONDS = 0.3
+"""For what does not answer in time."""
 
 
 def allow(_address: str) -> None:
@@ -34,21 +38,21 @@ def allow(_address: str) -> None:
 def get(
     transport: HttpTransport, agent: SocketAgent, target: str = "/health", **more: float
 ) -> Awaitable[AgentResponse]:
-    options = {"timeout_seconds": 5.0, "body_limit_bytes": LIMIT, **more}
+    options = {"timeout_seconds": SECONDS, "body_limit_bytes": LIMIT, **more}
     return transport.request(agent.endpoint, "GET", target, **options)  # type: ignore[arg-type]
 
 
-def client(transport: HttpTransport, *, action_timeout_seconds: float = 5) -> AgentClient:
+def client(transport: HttpTransport) -> AgentClient:
     return AgentClient(
         transport,
-        poll_timeout_seconds=5,
-        action_timeout_seconds=action_timeout_seconds,
-        backup_timeout_seconds=5,
+        poll_timeout_seconds=SECONDS,
+        action_timeout_seconds=SECONDS,
+        backup_timeout_seconds=SECONDS,
         body_limit_bytes=LIMIT,
     )
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_gets_share_one_connection_and_carry_the_token() -> None:
     transport = HttpTransport(check_dial=allow)
     async with SocketAgent() as agent:
@@ -67,7 +71,7 @@ async def test_gets_share_one_connection_and_carry_the_token() -> None:
     assert transport.open_connections == 0
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_a_connection_that_the_agent_closed_meanwhile_is_replaced() -> None:
     closed = asyncio.Event()
 
@@ -87,7 +91,7 @@ async def test_a_connection_that_the_agent_closed_meanwhile_is_replaced() -> Non
         await transport.close()
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_an_action_is_sent_once_on_a_connection_of_its_own() -> None:
     transport = HttpTransport(check_dial=allow)
     async with SocketAgent() as agent:
@@ -100,7 +104,7 @@ async def test_an_action_is_sent_once_on_a_connection_of_its_own() -> None:
         await transport.close()
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_a_body_without_a_length_ends_with_the_connection() -> None:
     transport = HttpTransport(check_dial=allow)
     async with SocketAgent(writes_raw(b"HTTP/1.1 200 OK\r\n\r\n{}")) as agent:
@@ -108,7 +112,7 @@ async def test_a_body_without_a_length_ends_with_the_connection() -> None:
         await transport.close()
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_interim_answers_are_skipped_and_bounded() -> None:
     transport = HttpTransport(check_dial=allow)
     interim = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
@@ -120,7 +124,7 @@ async def test_interim_answers_are_skipped_and_bounded() -> None:
         await transport.close()
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_a_second_answer_that_nobody_asked_for_closes_the_connection() -> None:
     transport = HttpTransport(check_dial=allow)
     forged = answer(b'{"ready": true}')
@@ -133,13 +137,14 @@ async def test_a_second_answer_that_nobody_asked_for_closes_the_connection() -> 
 
 
 @pytest.mark.parametrize("name", list(KINDS))
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_every_broken_agent_ends_bounded_in_time_and_memory(name: str) -> None:
     """A complete answer that `states` judges, or an error of the tree; nothing else, and no connection left."""
     transport = HttpTransport(check_dial=allow)
+    seconds = SHORT_SECONDS if KINDS[name].reason == "agent_timeout" else SECONDS
     async with SocketAgent(KINDS[name].behave) as agent:
         try:
-            response = await get(transport, agent, "/ready", timeout_seconds=0.3)
+            response = await get(transport, agent, "/ready", timeout_seconds=seconds)
         except AgentError as error:
             assert error.stable_code == KINDS[name].reason  # noqa: PT017 - both outcomes are right, for different kinds
         else:
@@ -148,17 +153,17 @@ async def test_every_broken_agent_ends_bounded_in_time_and_memory(name: str) -> 
     assert transport.open_connections == 0
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_an_agent_that_refuses_connections_is_unreachable() -> None:
     transport = HttpTransport(check_dial=allow)
-    async with SocketAgent() as agent:
-        endpoint = agent.endpoint
-    with pytest.raises(AgentUnreachable, match="Connection refused"):
-        await transport.request(endpoint, "GET", "/", timeout_seconds=5, body_limit_bytes=LIMIT)
+    with closed_port() as port:
+        endpoint = AgentEndpoint("127.0.0.1", port, REAL_TOKEN)
+        with pytest.raises(AgentUnreachable, match="Connection refused"):
+            await transport.request(endpoint, "GET", "/", timeout_seconds=SECONDS, body_limit_bytes=LIMIT)
     await transport.close()
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_an_address_that_may_not_be_dialled_is_not() -> None:
     def refuse(address: str) -> None:
         raise AgentUnreachable(f"{address} is not allowed")
@@ -171,7 +176,7 @@ async def test_an_address_that_may_not_be_dialled_is_not() -> None:
     await transport.close()
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_a_caller_that_goes_away_leaves_no_connection_in_use() -> None:
     transport = HttpTransport(check_dial=allow)
     async with SocketAgent(never_answers) as agent:
@@ -184,7 +189,7 @@ async def test_a_caller_that_goes_away_leaves_no_connection_in_use() -> None:
         await transport.close()
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_closing_fails_what_is_under_way() -> None:
     transport = HttpTransport(check_dial=allow)
     async with SocketAgent(never_answers) as agent:
@@ -195,7 +200,7 @@ async def test_closing_fails_what_is_under_way() -> None:
             await waiting
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_a_refusal_keeps_status_and_body() -> None:
     transport = HttpTransport(check_dial=allow)
     async with SocketAgent(says(b'{"error": "busy"}', status="409 Conflict")) as agent:
@@ -210,7 +215,7 @@ async def test_a_refusal_keeps_status_and_body() -> None:
 
 
 @pytest.mark.parametrize("status", ["304 Not Modified", "199 Odd", "700 Odd"])
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_a_status_that_is_no_answer_to_a_post_is_a_protocol_error(status: str) -> None:
     transport = HttpTransport(check_dial=allow)
     async with SocketAgent(writes_raw(f"HTTP/1.1 {status}\r\n\r\n".encode())) as agent:
@@ -219,11 +224,17 @@ async def test_a_status_that_is_no_answer_to_a_post_is_a_protocol_error(status: 
         await transport.close()
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_calls_to_one_agent_are_bounded_in_number() -> None:
+    allowed = asyncio.Event()
+
+    async def waits(path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await allowed.wait()
+        await healthy(path, reader, writer)
+
     transport = HttpTransport(check_dial=allow)
-    agents = client(transport, action_timeout_seconds=1)
-    async with SocketAgent(never_answers) as agent, SocketAgent() as neighbour:
+    agents = client(transport)
+    async with SocketAgent(waits) as agent, SocketAgent() as neighbour:
         waiting = [
             asyncio.ensure_future(agents.start(agent.endpoint, request_id="r")) for _ in range(ACTIONS_PER_AGENT)
         ]
@@ -231,15 +242,13 @@ async def test_calls_to_one_agent_are_bounded_in_number() -> None:
         with pytest.raises(Overloaded):
             await agents.start(agent.endpoint, request_id="r")
         assert (await agents.start(neighbour.endpoint, request_id="r")).status == 200
-        for each in waiting:
-            with pytest.raises(AgentTimeout):
-                await each
-        agent.behave = healthy
+        allowed.set()
+        assert [reply.status for reply in await asyncio.gather(*waiting)] == [200] * ACTIONS_PER_AGENT
         assert (await agents.start(agent.endpoint, request_id="r")).status == 200
         await transport.close()
 
 
-@pytest.mark.gen_test(timeout=20)
+@pytest.mark.gen_test
 async def test_assert_ready_says_what_is_missing() -> None:
     transport = HttpTransport(check_dial=allow)
     async with SocketAgent() as agent:
@@ -251,7 +260,7 @@ async def test_assert_ready_says_what_is_missing() -> None:
         await transport.close()
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_the_reference_agent_is_driven_for_real(tmp_path: Path) -> None:
     transport = HttpTransport(check_dial=allow)
     agents = client(transport)

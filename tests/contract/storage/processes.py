@@ -29,7 +29,7 @@ def start(name: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-async def eventually(check: Callable[[], Awaitable[_T | None]], seconds: float = 15) -> _T:
+async def eventually(check: Callable[[], Awaitable[_T | None]], seconds: float = 60) -> _T:
     """What `check` gives once it gives something."""
     async with asyncio.timeout(seconds):
         while True:
@@ -42,7 +42,7 @@ async def eventually(check: Callable[[], Awaitable[_T | None]], seconds: float =
 async def compete(uri: str, database_name: str, owner: str, turns: str) -> None:
     """Take a lease, tell its fence, work under it, give it back; `turns` times. The work is a counter that is read
     and written in two steps: it counts right only when nobody else is at it."""
-    database = Database(uri, database_name, timeout_seconds=10)
+    database = Database(uri, database_name, timeout_seconds=30)
     leases = MongoLeaseRepository(database)
     counters = database.collection("counters")
     for _ in range(int(turns)):
@@ -57,17 +57,17 @@ async def compete(uri: str, database_name: str, owner: str, turns: str) -> None:
     database.close()
 
 
-async def hold(uri: str, database_name: str, owner: str, seconds: str) -> None:
-    """Take a lease for some seconds and hang."""
-    database = Database(uri, database_name, timeout_seconds=10)
-    lease = await MongoLeaseRepository(database).acquire("work", owner, ttl_seconds=float(seconds))
+async def hold(uri: str, database_name: str, owner: str) -> None:
+    """Take a lease and hang."""
+    database = Database(uri, database_name, timeout_seconds=30)
+    lease = await MongoLeaseRepository(database).acquire("work", owner, ttl_seconds=600)
     assert lease is not None
     print(lease.fence)
     await asyncio.Event().wait()
 
 
 async def bring_up_to_date(uri: str, database_name: str) -> None:
-    database = Database(uri, database_name, timeout_seconds=10)
+    database = Database(uri, database_name, timeout_seconds=30)
     await migrate(database)
     database.close()
     print("migrated")

@@ -52,7 +52,7 @@ def notices(database: Database) -> MongoNoticeRepository:
 # -- accounts ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_an_account_comes_back_as_it_was(accounts: MongoBillingAccountRepository) -> None:
     empty = BillingAccount("usr_2", revision=1)
     full = account(
@@ -78,7 +78,7 @@ async def test_an_account_comes_back_as_it_was(accounts: MongoBillingAccountRepo
     assert await accounts.get("usr_3") is None
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_of_many_writers_of_one_revision_one_wins(accounts: MongoBillingAccountRepository) -> None:
     for revision in (1, 2):
         tries = [accounts.put(account(revision=revision, access_epoch=number)) for number in range(20)]
@@ -90,7 +90,7 @@ async def test_of_many_writers_of_one_revision_one_wins(accounts: MongoBillingAc
         assert results[stored.access_epoch] is None
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_customer_belongs_to_one_account(accounts: MongoBillingAccountRepository) -> None:
     await accounts.put(account())
     with pytest.raises(Conflict) as refused:
@@ -100,7 +100,7 @@ async def test_a_customer_belongs_to_one_account(accounts: MongoBillingAccountRe
     await accounts.put(account(user_id="usr_3", customer_id=None))
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_accounts_that_need_attention_come_longest_waiting_first(
     accounts: MongoBillingAccountRepository,
 ) -> None:
@@ -111,7 +111,7 @@ async def test_accounts_that_need_attention_come_longest_waiting_first(
     assert [each.user_id for each in await accounts.page(limit=2, after="usr_0")] == ["usr_1", "usr_2"]
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_of_many_accounts_those_with_access_are_told(accounts: MongoBillingAccountRepository) -> None:
     for number, access in enumerate((*Access, Access.FULL)):
         await accounts.put(account(user_id=f"usr_{number}", customer_id=None, access=access))
@@ -120,7 +120,7 @@ async def test_of_many_accounts_those_with_access_are_told(accounts: MongoBillin
     assert await accounts.allowed([]) == set()
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_changes_are_told_since_a_moment_of_the_server(accounts: MongoBillingAccountRepository) -> None:
     nothing, since = await accounts.changed_since(None)
     assert nothing == []
@@ -134,7 +134,7 @@ async def test_changes_are_told_since_a_moment_of_the_server(accounts: MongoBill
 # -- orders ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_the_same_order_many_times_is_one_order(orders: MongoOrderRepository) -> None:
     same = await asyncio.gather(
         *(
@@ -148,7 +148,7 @@ async def test_the_same_order_many_times_is_one_order(orders: MongoOrderReposito
     assert again == replace(same[0], result="cs_1")
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_another_target_another_day_or_a_closed_order_is_a_new_one(orders: MongoOrderRepository) -> None:
     async def order(target: str, key: str, not_before: float = -1) -> str:
         made = await orders.open("usr_1", OrderKind.UPGRADE, target, key=key, now=START, not_before=day(not_before))
@@ -170,7 +170,7 @@ async def test_another_target_another_day_or_a_closed_order_is_a_new_one(orders:
 # -- the inbox ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_an_event_is_received_once_and_comes_back_as_it_was(inbox: MongoInboxRepository) -> None:
     event = entry(type="$customer.x", checkout_id="cs_1", invoice_id="in_1", user_id="$$ROOT")
     results = await asyncio.gather(*(inbox.receive(event) for _ in range(20)))
@@ -180,7 +180,7 @@ async def test_an_event_is_received_once_and_comes_back_as_it_was(inbox: MongoIn
     assert await inbox.known(["evt_0", "evt_1", *(f"evt_x{n}" for n in range(100))]) == {"evt_1"}
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_one_of_many_takes_an_event_up_and_it_is_done_once(inbox: MongoInboxRepository) -> None:
     await inbox.receive(entry())
     claims = await asyncio.gather(*(inbox.claim("evt_1", f"owner-{n}", lease_seconds=30) for n in range(20)))
@@ -196,7 +196,7 @@ async def test_one_of_many_takes_an_event_up_and_it_is_done_once(inbox: MongoInb
     assert await inbox.claim("evt_1", "late", lease_seconds=30) is None
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_an_event_whose_holder_died_passes_on(inbox: MongoInboxRepository) -> None:
     await inbox.receive(entry())
     assert await inbox.claim("evt_1", "dead", lease_seconds=0.1) is not None
@@ -208,7 +208,7 @@ async def test_an_event_whose_holder_died_passes_on(inbox: MongoInboxRepository)
     assert stored.state is InboxState.PROCESSING
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_what_nobody_works_on_is_listed(inbox: MongoInboxRepository) -> None:
     for number in range(5):
         await inbox.receive(entry(f"evt_{number}", received_at=day(-number)))
@@ -231,7 +231,7 @@ async def test_what_nobody_works_on_is_listed(inbox: MongoInboxRepository) -> No
 # -- notices -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_notice_exists_once_and_is_sent_by_one(notices: MongoNoticeRepository) -> None:
     added = await asyncio.gather(*(notices.add(notice()) for _ in range(20)))
     assert sum(added) == 1
@@ -246,7 +246,7 @@ async def test_a_notice_exists_once_and_is_sent_by_one(notices: MongoNoticeRepos
     assert await notices.add(notice()) is False
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_notice_that_was_not_sent_is_taken_up_again(notices: MongoNoticeRepository) -> None:
     await notices.add(notice("a", created_at=day(1)))
     await notices.add(notice("b", created_at=day(0)))
@@ -263,7 +263,7 @@ async def test_a_notice_that_was_not_sent_is_taken_up_again(notices: MongoNotice
 # -- drift -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_the_latest_report_is_kept_and_dry_runs_are_not_it(database: Database) -> None:
     drift = MongoDriftRepository(database)
     assert await drift.latest() is None

@@ -25,7 +25,7 @@ DOCUMENTS = 1_203
 
 @pytest.fixture
 def other_database(mongodb_uri: str, io_loop: IOLoop, database: Database) -> Iterator[Database]:
-    other = Database(mongodb_uri, f"{database.name}_other", timeout_seconds=5)
+    other = Database(mongodb_uri, f"{database.name}_other", timeout_seconds=30)
     yield other
 
     async def drop() -> None:
@@ -77,7 +77,7 @@ async def contents(database: Database) -> dict[str, Any]:
     }
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_round_trip_keeps_documents_and_indexes(
     filled: Database, other_database: Database, tmp_path: Path
 ) -> None:
@@ -90,7 +90,7 @@ async def test_a_round_trip_keeps_documents_and_indexes(
     assert await contents(other_database) == await contents(filled)
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_the_folder_has_mongodumps_shape(filled: Database, tmp_path: Path) -> None:
     await export_database(filled, tmp_path / "out")
     (holder,) = (tmp_path / "out").iterdir()
@@ -106,7 +106,7 @@ async def test_the_folder_has_mongodumps_shape(filled: Database, tmp_path: Path)
     assert all(file.stat().st_mode & 0o077 == 0 for file in holder.iterdir())
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_two_exports_of_the_same_documents_are_the_same_bytes(filled: Database, tmp_path: Path) -> None:
     for name in ("one", "two"):
         await export_database(filled, tmp_path / name)
@@ -130,7 +130,7 @@ async def test_an_export_that_cannot_be_written_names_the_folder(database: Datab
         await export_database(database, tmp_path / "file" / "out")
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_an_import_refuses_a_database_that_is_not_empty(
     filled: Database, other_database: Database, tmp_path: Path
 ) -> None:
@@ -171,7 +171,7 @@ def append_garbage(file: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [truncate, break_length, break_document, append_garbage])
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_torn_dump_is_named_with_the_offset_and_nothing_is_imported(
     filled: Database, other_database: Database, tmp_path: Path, harm: Callable[[Path], None]
 ) -> None:
@@ -188,7 +188,7 @@ async def test_a_torn_dump_is_named_with_the_offset_and_nothing_is_imported(
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"options": {}, "indexes": [{"name": "x"}]}'])
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_torn_metadata_is_named(
     filled: Database, other_database: Database, tmp_path: Path, content: str | None
 ) -> None:
@@ -203,7 +203,7 @@ async def test_torn_metadata_is_named(
     assert await other_database.handle.list_collection_names() == []
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_newer_dump_is_refused(filled: Database, other_database: Database, tmp_path: Path) -> None:
     await filled.collection("meta").update_one({"_id": "schema"}, {"$set": {"version": CURRENT_VERSION + 1}})
     await export_database(filled, tmp_path / "out")
@@ -212,7 +212,7 @@ async def test_a_newer_dump_is_refused(filled: Database, other_database: Databas
     assert await other_database.handle.list_collection_names() == []
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_documents_that_contradict_an_index_are_reported(
     filled: Database, other_database: Database, tmp_path: Path
 ) -> None:
@@ -223,7 +223,7 @@ async def test_documents_that_contradict_an_index_are_reported(
         await import_database(other_database, tmp_path / "out")
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_dump_as_mongodump_writes_it_is_read(other_database: Database, tmp_path: Path) -> None:
     holder = tmp_path / "controlplane"
     holder.mkdir()

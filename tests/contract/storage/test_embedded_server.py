@@ -73,7 +73,7 @@ def open_to_others(folder: Path) -> list[Path]:
     return [file for file in [folder, *folder.rglob("*")] if file.stat().st_mode & 0o077]
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_what_was_written_is_there_after_a_restart_and_only_we_can_read_it(store: Path) -> None:
     async with running(store) as (server, database):
         assert await database.collection("things").count_documents({}) == 100
@@ -90,7 +90,7 @@ async def test_what_was_written_is_there_after_a_restart_and_only_we_can_read_it
         stranger.close()
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_first_start_that_was_interrupted_is_begun_anew(tmp_path: Path) -> None:
     folder = tmp_path / "storage"
     (folder / "first-start" / "data").mkdir(parents=True)
@@ -101,7 +101,7 @@ async def test_a_first_start_that_was_interrupted_is_begun_anew(tmp_path: Path) 
     assert names_in(folder / "store") == ["FILES", "FORMAT", "data", "password", "server.toml"]
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_killed_server_runs_again_under_the_same_connection_string(store: Path) -> None:
     async with running(store) as (server, database):
         first = server.process_id
@@ -160,7 +160,7 @@ async def test_a_kill_under_ten_writers_loses_nothing_that_was_acknowledged(stor
         assert set(acknowledged) - stored == set()
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_killed_parent_leaves_no_child(store: Path) -> None:
     parent = processes.start("serve", str(store))
     assert parent.stdout is not None
@@ -177,7 +177,7 @@ async def test_a_killed_parent_leaves_no_child(store: Path) -> None:
         assert await database.collection("things").count_documents({}) == 100
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_folder_in_use_is_refused_and_left_alone(store: Path) -> None:
     async with running(store):
         before = set(contents(store))
@@ -187,7 +187,7 @@ async def test_a_folder_in_use_is_refused_and_left_alone(store: Path) -> None:
         assert set(contents(store)) == before
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_newer_folder_is_refused_and_unchanged(store: Path) -> None:
     (store / "store" / "FORMAT").write_text(json.dumps({"format": 99, "anything": "else"}))
     before = contents(store)
@@ -238,7 +238,7 @@ TORN = [
 
 
 @pytest.mark.parametrize(("name", "harm"), TORN, ids=lambda each: getattr(each, "__name__", each))
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_torn_folder_is_named_and_unchanged(store: Path, name: str, harm: Callable[[Path], None]) -> None:
     harm(store / "store" / name)
     before = contents(store)
@@ -248,7 +248,7 @@ async def test_a_torn_folder_is_named_and_unchanged(store: Path, name: str, harm
     assert contents(store) == before
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_table_that_the_server_itself_refuses_leaves_the_folder_unchanged(store: Path) -> None:
     """As after an end out of order, where no sizes are known: WiredTiger finds it, having begun to recover."""
     record = store / "store" / "FILES"
@@ -264,7 +264,7 @@ async def test_a_table_that_the_server_itself_refuses_leaves_the_folder_unchange
     assert contents(store) == before
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_folder_of_something_else_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("mine")
     before = contents(tmp_path)
@@ -273,14 +273,14 @@ async def test_a_folder_of_something_else_is_refused_and_unchanged(tmp_path: Pat
     assert contents(tmp_path) == before
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_password_that_others_may_read_is_refused(store: Path) -> None:
     (store / "store" / "password").chmod(0o644)
     with pytest.raises(StorageError, match="chmod 600"):
         await EmbeddedServer(store).start()
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_another_password_is_reported(store: Path) -> None:
     (store / "store" / "password").write_text("not-the-one-that-was-generated\n")
     with pytest.raises(StorageDamaged) as caught:
@@ -288,13 +288,13 @@ async def test_another_password_is_reported(store: Path) -> None:
     assert "not-the-one" not in caught.value.message
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_program_that_is_not_there_is_reported(store: Path) -> None:
     with pytest.raises(StorageError, match="none-such"):
         await EmbeddedServer(store, program=Path("/nonexistent/none-such")).start()
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_start_that_failed_can_be_tried_again(store: Path) -> None:
     server = EmbeddedServer(store)
     (store / "store" / "password").chmod(0o644)
@@ -318,7 +318,7 @@ sys.exit(subprocess.call([sys.executable, "-I", {launcher!r}, str(os.getpid()), 
 """
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_server_that_hangs_when_it_was_made_is_made_anew(tmp_path: Path) -> None:
     program = tmp_path / "hangs-once"
     real = str(Path(sys.executable).with_name("secantusd-py"))

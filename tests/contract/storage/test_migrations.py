@@ -48,7 +48,7 @@ async def test_many_at_once_in_one_process_agree(empty_database: Database) -> No
     assert await stored_version(empty_database) == CURRENT_VERSION
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_two_processes_at_once_are_safe(empty_database: Database, mongodb_uri: str) -> None:
     starting = [processes.start("migrate", mongodb_uri, empty_database.name) for _ in range(2)]
     outputs = await asyncio.gather(*(asyncio.to_thread(process.communicate) for process in starting))

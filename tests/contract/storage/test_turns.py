@@ -12,6 +12,7 @@ from controlplane.storage.leases import MongoLeaseRepository
 from controlplane.turns import Turns
 
 AT_MOST = 20
+LEASE_SECONDS = 600.0  # no turn here is long enough to be renewed
 
 
 def make_turns(database: Database, owner: str = "owner", *, wait_seconds: float = 50, at_most: int = AT_MOST) -> Turns:
@@ -22,6 +23,7 @@ def make_turns(database: Database, owner: str = "owner", *, wait_seconds: float 
         at_most=at_most,
         wait_seconds=wait_seconds,
         busy=lambda: Overloaded("busy"),
+        lease_seconds=LEASE_SECONDS,
     )
 
 
@@ -41,7 +43,7 @@ class Counter:
             self.inside -= 1
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_nobody_is_inside_with_another(database: Database) -> None:
     counter = Counter()
     processes = [make_turns(database, f"owner-{n}") for n in range(2)]
@@ -49,14 +51,14 @@ async def test_nobody_is_inside_with_another(database: Database) -> None:
     assert counter.entered == 10
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_names_do_not_wait_for_each_other(database: Database) -> None:
     turns = make_turns(database)
     async with turns.of("usr_1"), turns.of("usr_2"):
         pass
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_who_waits_too_long_or_behind_too_many_is_told(database: Database) -> None:
     impatient = make_turns(database, wait_seconds=0.05)
     async with impatient.of("usr_1"):
@@ -75,7 +77,7 @@ async def test_who_waits_too_long_or_behind_too_many_is_told(database: Database)
     assert sum(isinstance(each, Overloaded) for each in results) == 5
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_turn_whose_lease_passed_on_is_over(database: Database) -> None:
     async with make_turns(database, "slow").of("usr_1") as turn:
         await turn.check()
@@ -86,7 +88,7 @@ async def test_a_turn_whose_lease_passed_on_is_over(database: Database) -> None:
                 await turn.check()
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_what_one_found_out_serves_those_who_asked_before_it_began(database: Database) -> None:
     turns = make_turns(database)
     loop = asyncio.get_running_loop()
@@ -110,7 +112,7 @@ async def test_what_one_found_out_serves_those_who_asked_before_it_began(databas
     assert found[-1] is None  # nobody waited any more: it is forgotten
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_where_nobody_may_wait_the_second_is_told_at_once_in_whichever_process(database: Database) -> None:
     here = make_turns(database, "here", wait_seconds=0, at_most=1)
     there = make_turns(database, "there", wait_seconds=0, at_most=1)
@@ -123,7 +125,7 @@ async def test_where_nobody_may_wait_the_second_is_told_at_once_in_whichever_pro
         pass
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_a_failure_inside_gives_the_turn_back(database: Database) -> None:
     with pytest.raises(Conflict):
         async with make_turns(database, "here").of("usr_1"):
@@ -139,7 +141,7 @@ class ForgetfulLeases(MongoLeaseRepository):
         raise StorageUnavailable
 
 
-@pytest.mark.gen_test(timeout=60)
+@pytest.mark.gen_test
 async def test_what_was_done_counts_although_the_lease_cannot_be_given_back(database: Database) -> None:
     turns = Turns(
         ForgetfulLeases(database), "here", "account", at_most=1, wait_seconds=0, busy=lambda: Overloaded("busy")

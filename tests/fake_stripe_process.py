@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.announced_process import AnnouncedProcess
 
+SETTLE_SECONDS = 60
 API_KEY = "sk_test_fake"
 WEBHOOK_SECRET = "whsec_fake"
 SMALL, LARGE, SMALL_YEARLY = "price_small_month", "price_large_month", "price_small_year"
@@ -54,6 +55,10 @@ class FakeStripeProcess(AnnouncedProcess):
         """Every attempt to deliver an event."""
         found: list[dict[str, Any]] = self.control("webhooks", method="GET")
         return found
+
+    def settle(self) -> Any:
+        """Waits until nothing is under way; whether that came. Blocks, as `control` does."""
+        return self.control("settle", {"seconds": SETTLE_SECONDS}, seconds=SETTLE_SECONDS + 20)["idle"]
 
     def advance(self, *, days: float = 0, seconds: int = 0) -> int:
         """Moves time; the new one, in seconds since the epoch."""

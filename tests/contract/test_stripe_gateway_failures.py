@@ -30,6 +30,7 @@ from controlplane.errors import (
     PaymentUnavailable,
 )
 from tests.fake_stripe_process import API_KEY, SMALL, FakeStripeProcess
+from tests.refagent_process import until
 from tests.stripe_gateways import gateway_to, serving
 
 
@@ -51,7 +52,7 @@ def posts(fake: FakeStripeProcess, key: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["lost", "reset"])
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_connection_that_ends_is_tried_again_under_the_same_key(fake: FakeStripeProcess, kind: str) -> None:
     fake.control("mischief", {"kind": kind, "method": "POST", "path": "/v1/customers"})
     async with gateway_to(fake.url) as gateway:
@@ -71,7 +72,7 @@ async def test_a_connection_that_ends_is_tried_again_under_the_same_key(fake: Fa
         ({"kind": "reset"}, PaymentUnavailable, 0),
     ],
 )
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_no_answer_that_can_be_believed_leaves_the_outcome_open(
     fake: FakeStripeProcess, mischief: dict[str, Any], failure: type[Exception], calls: int
 ) -> None:
@@ -84,7 +85,7 @@ async def test_no_answer_that_can_be_believed_leaves_the_outcome_open(
     assert len(fake.requests()) - before == calls
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_failure_that_stripe_keeps_under_a_key_asks_for_another_key(fake: FakeStripeProcess) -> None:
     fake.control("mischief", {"kind": "error", "status": 500, "method": "POST", "path": "/v1/customers"})
     async with gateway_to(fake.url) as gateway:
@@ -97,7 +98,7 @@ async def test_a_failure_that_stripe_keeps_under_a_key_asks_for_another_key(fake
         assert await gateway.create_customer(**who, key="spent-2")
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_wrong_key_is_the_operators_business(fake: FakeStripeProcess) -> None:
     async with gateway_to(fake.url, key="sk_test_wrong") as gateway:
         with pytest.raises(PaymentMisconfigured) as refused:
@@ -106,27 +107,33 @@ async def test_a_wrong_key_is_the_operators_business(fake: FakeStripeProcess) ->
     assert "key" in refused.value.operator_message
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_slow_answer_is_given_up(fake: FakeStripeProcess) -> None:
-    fake.control("mischief", {"kind": "slow", "seconds": 3, "path": "/v1/prices", "times": None})
+    fake.control("mischief", {"kind": "slow", "seconds": 60, "path": "/v1/prices", "times": None})
     async with gateway_to(fake.url, timeout_seconds=0.3) as gateway:
         with pytest.raises(PaymentUnavailable):
             await gateway.retrieve_price(SMALL)
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_who_finds_the_waiting_room_full_is_told_at_once(fake: FakeStripeProcess) -> None:
-    fake.control("mischief", {"kind": "slow", "seconds": 0.4, "path": "/v1/prices", "times": None})
-    async with gateway_to(fake.url) as gateway:
+    fake.control("mischief", {"kind": "slow", "seconds": 60, "path": "/v1/prices", "times": None})
+    async with gateway_to(fake.url, timeout_seconds=50) as gateway:
         room = REQUESTS_AT_ONCE + WAITING_LIMIT
         calls = [asyncio.create_task(gateway.retrieve_price(SMALL)) for _ in range(room + 5)]
+
+        async def has_refused() -> bool:
+            return sum(call.done() for call in calls) == 5
+
+        await until(has_refused)
+        fake.control("mischief", method="DELETE")
         answers = await asyncio.gather(*calls, return_exceptions=True)
     busy = [one for one in answers if isinstance(one, PaymentBusy)]
     assert len(busy) == 5
     assert len([one for one in answers if one is not None and not isinstance(one, BaseException)]) == room
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_callers_who_leave_give_their_turns_back(fake: FakeStripeProcess) -> None:
     fake.control("mischief", {"kind": "slow", "seconds": 0.5, "path": "/v1/prices", "times": REQUESTS_AT_ONCE})
     async with gateway_to(fake.url) as gateway:
@@ -151,7 +158,7 @@ async def test_callers_who_leave_give_their_turns_back(fake: FakeStripeProcess) 
         ({}, b"[" * 100_000, "Invalid response body"),
     ],
 )
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_an_answer_that_breaks_the_rules_is_not_believed(headers: dict[str, str], body: bytes, why: str) -> None:
     asked: list[str | None] = []
 
@@ -167,7 +174,7 @@ async def test_an_answer_that_breaks_the_rules_is_not_believed(headers: dict[str
     assert set(asked) == {"/v1/prices/price_1"}
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_server_that_no_authority_vouches_for_gets_no_key(tmp_path: Path) -> None:
     seen: list[HTTPServerRequest] = []
     sockets, port = bind_unused_port()
@@ -207,7 +214,7 @@ def _own_certificate(folder: Path) -> ssl.SSLContext:
     return context
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_no_proxy_of_the_environment_is_asked(fake: FakeStripeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -215,7 +222,7 @@ async def test_no_proxy_of_the_environment_is_asked(fake: FakeStripeProcess, mon
         assert await gateway.retrieve_price(SMALL) is not None
 
 
-@pytest.mark.gen_test(timeout=30)
+@pytest.mark.gen_test
 async def test_a_request_names_its_version_and_its_key_and_tells_nothing_of_the_machine() -> None:
     seen: list[HTTPServerRequest] = []
 

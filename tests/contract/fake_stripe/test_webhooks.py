@@ -20,7 +20,7 @@ def fake(endpoint: Endpoint) -> Iterator[FakeStripeProcess]:
 
 
 def settle(fake: FakeStripeProcess) -> None:
-    assert fake.control("settle")["idle"]
+    assert fake.settle()
 
 
 def make(fake: FakeStripeProcess, count: int) -> list[str]:

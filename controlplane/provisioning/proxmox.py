@@ -170,6 +170,14 @@ class ProxmoxProvider:
         if known is not None and (seen := await self._look_at(known, vmid)) is not None:
             return seen
         self._node_of.pop(vmid, None)
+        for _ in range(2):  # what appears between the list and the question, as a late clone of ours, is on the next list
+            if (seen := await self._look_on_list(vmid)) is not None:
+                return seen
+            if await self._is_free(vmid):
+                return None
+        return _Seen("a node unknown", Machine(vmid, None, False), {})
+
+    async def _look_on_list(self, vmid: int) -> _Seen | None:
         for row in await self._resources("vm"):
             if int(row["vmid"]) != vmid:
                 continue
@@ -179,7 +187,7 @@ class ProxmoxProvider:
             if (seen := await self._look_at(str(row["node"]), vmid)) is not None:
                 self._remember(vmid, seen.node)
                 return seen
-        return None if await self._is_free(vmid) else _Seen("a node unknown", Machine(vmid, None, False), {})
+        return None
 
     async def _look_at(self, node: str, vmid: int) -> _Seen | None:
         path = f"/nodes/{node}/lxc/{vmid}"

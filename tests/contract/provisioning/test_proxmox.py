@@ -11,7 +11,7 @@ import pytest
 from controlplane.errors import ProviderRefused, VmidTaken
 from controlplane.models import Machine, MachineAddress
 from controlplane.provisioning.proxmox import ProxmoxProvider
-from tests.proxmox_house import SECRET, SPEC, VMID, Make
+from tests.proxmox_house import SECRET, SPEC, VMID, Make, ours
 from tests.proxmox_server import GIB, Guest, ProxmoxServer
 
 # -- the way it goes when all is well --------------------------------------------------------------------------------
@@ -207,6 +207,23 @@ async def test_a_vmid_that_is_taken_between_the_look_and_the_clone_is_taken(
     with pytest.raises(VmidTaken):
         await provider.create(SPEC)
     assert server.guests[VMID].kind == "qemu"
+
+
+@pytest.mark.gen_test
+async def test_a_container_of_ours_that_appears_while_it_is_looked_for_is_ours(
+    server: ProxmoxServer, provider: ProxmoxProvider
+) -> None:
+    """As a clone does that Proxmox took in late, when nobody waited for its answer any more."""
+    original = server._do_nextid
+
+    def race(where: dict[str, str], parameters: dict[str, str], fails: bool) -> Any:
+        server.guests.setdefault(VMID, ours(running=False))
+        return original(where, parameters, fails)
+
+    server._do_nextid = race  # type: ignore[method-assign]
+    await provider.create(SPEC)
+    assert server.asked("clone") == []
+    assert await provider.find(VMID) == Machine(VMID, "op_first", False)
 
 
 @pytest.mark.gen_test

@@ -33,12 +33,12 @@ class Status(Guarded):
         self._memory_limit_bytes = memory_limit_bytes
 
     async def get(self) -> None:
-        pid = self._supervisor.pid
         disk = await self._meter.disk()
+        # All of one moment: a program may end, and another start, during every wait.
+        pid, uptime = self._supervisor.pid, self._supervisor.uptime_seconds
         body: dict[str, Any] = {"state": self._supervisor.state, "error": self._supervisor.error}
         if disk is not None:
             body["disk"] = {"usedBytes": disk.used_bytes, "limitBytes": disk.limit_bytes}
-        uptime = self._supervisor.uptime_seconds
         if pid is not None and uptime is not None:
             usage = await self._meter.process(pid)
             body |= {

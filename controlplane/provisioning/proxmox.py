@@ -170,7 +170,7 @@ class ProxmoxProvider:
         if known is not None and (seen := await self._look_at(known, vmid)) is not None:
             return seen
         self._node_of.pop(vmid, None)
-        for _ in range(2):  # what appears between the list and the question, as a late clone of ours, is on the next list
+        for _ in range(2):  # a clone of ours that comes late, between the list and the question, is on the next list
             if (seen := await self._look_on_list(vmid)) is not None:
                 return seen
             if await self._is_free(vmid):

@@ -180,7 +180,7 @@ async def test_a_crash_is_followed_by_a_start_where_that_was_asked_for(tmp_path:
 
         async def runs_anew() -> bool:
             status = await agent.get("/status")
-            return status["state"] == "running" and status["pid"] != pid
+            return bool(status["state"] == "running" and status["pid"] != pid)
 
         await until(runs_anew)
 

@@ -91,6 +91,7 @@ async def test_a_failure_is_told_as_what_it_is_and_another_try_gets_there(
             await ACTS[method](patient)
         except ProviderUnavailable:
             assert how == "lost"
+            server.heal()
             return False
         return True
 

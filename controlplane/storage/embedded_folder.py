@@ -72,10 +72,7 @@ class EmbeddedFolder:
         Raises StorageLocked, StorageDamaged, StorageTooNew or StorageError, each naming the folder or the file.
         """
         try:
-            self._inspect()
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._take_lock()
-            return self._inspect()
+            return self._lock_and_inspect()
         except OSError as error:
             self.release()
             raise StorageError(f"The storage folder {self.path} cannot be used: {error}.") from error
@@ -87,6 +84,16 @@ class EmbeddedFolder:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _lock_and_inspect(self) -> bool:
+        """The lock comes first where there is one: the files of a store in use change, and may look damaged."""
+        if (self.path / "lock").exists():
+            self._take_lock()
+            return self._inspect()
+        self._inspect()
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._take_lock()
+        return self._inspect()
 
     def _take_lock(self) -> None:
         self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

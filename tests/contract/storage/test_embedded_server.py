@@ -22,6 +22,7 @@ from pymongo import MongoClient
 from controlplane.errors import StorageDamaged, StorageError, StorageLocked, StorageTooNew, StorageUnavailable
 from controlplane.storage import embedded_launcher
 from controlplane.storage.database import Database
+from controlplane.storage.embedded_folder import EmbeddedFolder
 from controlplane.storage.embedded_server import EmbeddedServer
 from controlplane.storage.users import MongoUserRepository
 from tests.contract.storage import processes
@@ -208,6 +209,19 @@ async def test_a_folder_in_use_is_refused_and_left_alone(store: Path) -> None:
                 await EmbeddedServer(store).start()
             assert str(store) in caught.value.message
             assert contents(store) == before
+
+
+@pytest.mark.gen_test
+async def test_a_folder_in_use_is_in_use_however_its_files_look_at_the_moment(store: Path) -> None:
+    user = EmbeddedFolder(store)
+    user.acquire()
+    try:
+        with (store / "store" / "data" / "WiredTigerHS.wt").open("ab") as table:
+            table.write(bytes(4096))  # its server has begun to write, the sizes are still those of before
+        with pytest.raises(StorageLocked):
+            await EmbeddedServer(store).start()
+    finally:
+        user.release()
 
 
 @pytest.mark.gen_test

@@ -82,6 +82,10 @@ class ServerFiles:
         for name, content in snapshot.contents.items():
             if (self._data / name).read_bytes() != content:
                 replace_file(self._data / name, content)
+        self.leave_run(snapshot)
+
+    def leave_run(self, snapshot: Snapshot) -> None:
+        """The server did not get at its files, as another one has them: what changes in them is that one's."""
         replace_file(self._record, snapshot.record)
 
     def note_running(self) -> None:

@@ -32,16 +32,27 @@ FIRST_START_ATTEMPTS = 5  # one stop in twenty hangs on a busy machine
 FIRST_STOP_SECONDS = 6.0
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 10.0
+FORMER_SECONDS = 15.0  # a server that was killed with its control plane ends once the disk has answered it
+_FORMER_LOOK_SECONDS = 0.5
 _QUIET_SECONDS = 60.0  # having run this long, it starts again at once
 
 
 class EmbeddedServer:
-    """`cache_size` is the server's own memory for pages, as it writes sizes: `64M`, `1G`."""
+    """`cache_size` is the server's own memory for pages, as it writes sizes: `64M`, `1G`. `former_seconds` is how long
+    `start` waits for the server of a control plane that was killed to let go of the files."""
 
-    def __init__(self, folder: Path, *, cache_size: str = "64M", program: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        cache_size: str = "64M",
+        program: Path | None = None,
+        former_seconds: float = FORMER_SECONDS,
+    ) -> None:
         self._folder = EmbeddedFolder(folder)
         self._cache_size = cache_size
         self._program = program or Path(sys.executable).with_name(PROGRAM)
+        self._former_seconds = former_seconds
         self._process: ServerProcess | None = None
         self._supervision: asyncio.Task[None] | None = None
 
@@ -90,11 +101,27 @@ class EmbeddedServer:
         self._folder.release()
 
     async def _open_store(self) -> ServerProcess:
+        """The folder is ours; only a former server, which has yet to end, can still have the files."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._former_seconds
+        while True:
+            try:
+                return await self._try_to_open_store()
+            except StorageLocked:
+                if loop.time() >= deadline:
+                    raise
+            logger.warning("another database process still has the files", extra={"folder": str(self._folder.path)})
+            await asyncio.sleep(_FORMER_LOOK_SECONDS)
+
+    async def _try_to_open_store(self) -> ServerProcess:
         """As at every start of ours, the files are left as they were when the server cannot open them."""
         files = self._folder.store.files
         snapshot = await asyncio.to_thread(files.begin_run)
         try:
             server = await self._start_process(self._folder.store, "--port", "0", "--auth")
+        except StorageLocked:
+            await asyncio.to_thread(files.leave_run, snapshot)
+            raise
         except StorageError:
             await asyncio.to_thread(files.undo_run, snapshot)
             raise

@@ -30,6 +30,7 @@ from tests.contract.storage.processes import eventually
 from tests.embedded import EmbeddedThread
 from tests.refagent_process import until_gone
 
+PROGRAM = Path(sys.executable).with_name("secantusd-py")
 WRITERS = 10
 STORES = 3  # one stop in twenty hangs on a busy machine
 
@@ -344,6 +345,68 @@ async def test_a_start_that_failed_can_be_tried_again(store: Path) -> None:
     await server.stop()
 
 
+BUSY_ONCE = """#!{python}
+import os, pathlib, sys
+written = pathlib.Path(sys.argv[sys.argv.index("--storage-path") + 1], "written-by-the-former")
+if written.exists():
+    os.execv({program!r}, [{program!r}, *sys.argv[1:]])
+written.touch()
+sys.exit("wiredtiger_open: WiredTiger database is already being managed by another process: Device or resource busy")
+"""
+
+
+@pytest.mark.gen_test
+async def test_what_a_former_server_writes_until_its_end_is_left_alone(store: Path, tmp_path: Path) -> None:
+    program = tmp_path / "busy-once"
+    program.write_text(BUSY_ONCE.format(python=sys.executable, program=str(PROGRAM)))
+    program.chmod(0o755)
+    server = EmbeddedServer(store, program=program, former_seconds=60)
+    await server.start()
+    await server.stop()
+    assert (store / "store" / "data" / "written-by-the-former").exists()
+
+
+@pytest.mark.gen_test
+async def test_a_former_server_that_is_still_ending_is_waited_for(
+    store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one may that was killed with its control plane while it waited for the disk."""
+    EmbeddedFolder(store).store.files.note_running()
+    options = ("--config", str(store / "store" / "server.toml"), "--storage-path", str(store / "store" / "data"))
+    former = await asyncio.create_subprocess_exec(
+        PROGRAM, *options, "--host", "127.0.0.1", "--port", "0", stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        assert former.stderr is not None
+        while b"listening on" not in await former.stderr.readline():
+            pass
+        server = EmbeddedServer(store, former_seconds=60)
+        starting = asyncio.create_task(server.start())
+
+        async def is_waited_for() -> bool:
+            return starting.done() or "still has the files" in caplog.text
+
+        await eventually(is_waited_for)
+    finally:
+        former.kill()
+        await former.communicate()
+    await starting
+    await server.stop()
+
+
+@pytest.mark.gen_test
+async def test_a_server_that_keeps_the_files_is_told_of_and_its_files_are_left_alone(
+    store: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "busy"
+    program.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('Device or resource busy')\n")
+    program.chmod(0o755)
+    before = contents(store)
+    with pytest.raises(StorageLocked, match="another database process"):
+        await EmbeddedServer(store, program=program, former_seconds=0).start()
+    assert contents(store) == before
+
+
 HANGS_ONCE = """#!{python}
 import os, pathlib, signal, subprocess, sys
 marker = pathlib.Path(sys.argv[0] + ".ran")
@@ -358,8 +421,9 @@ sys.exit(subprocess.call([sys.executable, "-I", {launcher!r}, str(os.getpid()), 
 @pytest.mark.gen_test
 async def test_a_server_that_hangs_when_it_was_made_is_made_anew(tmp_path: Path) -> None:
     program = tmp_path / "hangs-once"
-    real = str(Path(sys.executable).with_name("secantusd-py"))
-    program.write_text(HANGS_ONCE.format(python=sys.executable, program=real, launcher=embedded_launcher.__file__))
+    program.write_text(
+        HANGS_ONCE.format(python=sys.executable, program=str(PROGRAM), launcher=embedded_launcher.__file__)
+    )
     program.chmod(0o755)
     server = EmbeddedServer(tmp_path / "data", program=program)
     uri = await server.start()

@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from controlplane.storage.users import MongoUserRepository
 from tests.contract.storage import processes
 from tests.contract.storage.processes import eventually
 from tests.embedded import EmbeddedThread
-from tests.refagent_process import until_gone
+from tests.refagent_process import until, until_gone
 
 PROGRAM = Path(sys.executable).with_name("secantusd-py")
 WRITERS = 10
@@ -191,10 +191,19 @@ async def test_a_killed_parent_leaves_no_child(store: Path) -> None:
         assert await database.collection("things").count_documents({}) == 100
 
 
-@contextlib.contextmanager
-def held_still(pid: int) -> Iterator[None]:
+def stands_still(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError):  # a thread that ends meanwhile
+        stats = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+        return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+    return False
+
+
+@contextlib.asynccontextmanager
+async def held_still(pid: int) -> AsyncIterator[None]:
+    """From when its last thread stopped: one that writes to the disk does so first."""
     os.kill(pid, signal.SIGSTOP)
     try:
+        await until(lambda: asyncio.to_thread(stands_still, pid))
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -204,7 +213,7 @@ def held_still(pid: int) -> Iterator[None]:
 async def test_a_folder_in_use_is_refused_and_left_alone(store: Path) -> None:
     async with running(store) as (server, _):
         assert server.process_id is not None
-        with held_still(server.process_id):  # it writes when it likes
+        async with held_still(server.process_id):  # it writes when it likes
             before = contents(store)
             with pytest.raises(StorageLocked) as caught:
                 await EmbeddedServer(store).start()

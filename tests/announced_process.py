@@ -13,7 +13,7 @@ from typing import IO, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
-END_SECONDS = 20
+END_SECONDS = 60
 
 
 class AnnouncedProcess:

@@ -65,9 +65,12 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-async def run_agent_check(url: str, token: str, write: Callable[[str], object]) -> int:
-    """0 when every clause holds or is optional and not offered, else 1. `write` gets each line of the report."""
-    agent = _Agent(url.rstrip("/"), token)
+async def run_agent_check(
+    url: str, token: str, write: Callable[[str], object], *, deadline_seconds: float = DEADLINE_SECONDS
+) -> int:
+    """0 when every clause holds or is optional and not offered, else 1. `write` gets each line of the report.
+    `deadline_seconds` is for each question and for the upgrade to a stream."""
+    agent = _Agent(url.rstrip("/"), token, deadline_seconds)
     try:
         failed = await _check(agent.observation_clauses(), write)
         if failed:
@@ -102,9 +105,10 @@ async def _check(clauses: tuple[Clause, ...], write: Callable[[str], object]) ->
 class _Agent:
     """One agent under test."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, deadline_seconds: float) -> None:
         self._url = url
         self._token = token
+        self._deadline_seconds = deadline_seconds
         self._client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=BODY_LIMIT_BYTES, max_clients=4)
 
     def close(self) -> None:
@@ -193,11 +197,11 @@ class _Agent:
         request = HTTPRequest(
             self._url.replace("http", "ws", 1) + "/console/stream",
             headers={"Authorization": f"Bearer {self._token}"},
-            connect_timeout=DEADLINE_SECONDS,
-            request_timeout=DEADLINE_SECONDS,
+            connect_timeout=self._deadline_seconds,
+            request_timeout=self._deadline_seconds,
         )
         try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
+            async with asyncio.timeout(self._deadline_seconds):
                 stream = await websocket_connect(request)
         except HTTPClientError as error:
             if error.code in (404, 501):
@@ -291,14 +295,14 @@ class _Agent:
         own = {"Content-Type": "application/json", **(headers or {})}
         if given is not None:
             own["Authorization"] = f"Bearer {given}"
-        seconds = DEADLINE_SECONDS if method == "GET" else ACTION_SECONDS
+        seconds = self._deadline_seconds if method == "GET" else ACTION_SECONDS
         request = HTTPRequest(
             self._url + target,
             method=method,
             body=(body or b"") if method == "POST" else None,
             headers=own,
             follow_redirects=False,
-            connect_timeout=DEADLINE_SECONDS,
+            connect_timeout=self._deadline_seconds,
             request_timeout=seconds,
         )
         try:

@@ -195,9 +195,8 @@ async def test_a_pid_that_was_used_again_is_not_taken_for_the_agent(tmp_path: Pa
         file.write_text(f"{bystander.pid} {boot} {began}\n")
         assert await local.find(101) == Machine(101, "op_1", False)
         await local.destroy(101, operation_id="op_1")
-        assert bystander.returncode is None
-        bystander.kill()
-        await bystander.wait()
+        await bystander.communicate(b"you may go\n")
+        assert bystander.returncode == 0
 
 
 @pytest.mark.gen_test

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from controlplane.agents.client import AgentClient
+from controlplane.errors import ProviderRefused, ProviderUnavailable
 from controlplane.instances import InstanceDirectory
 from controlplane.models import Entitlement, Instance, InstanceKind, Operation, Principal, Role, User
 from controlplane.observability.metrics import Metrics
+from controlplane.ports import AgentResponse
 from controlplane.provisioning.agent_watch import AgentWatch, Patience
 from controlplane.provisioning.board import OperationBoard
 from controlplane.provisioning.effects import Effects
@@ -34,6 +37,10 @@ POLICY = Policy(attempts=3, undo_attempts=3, retry_seconds=2, longest_retry_seco
 LEASE_SECONDS = 15.0
 STEP_SECONDS = 600.0
 GRACE_SECONDS = 600.0
+PORT = 9000
+"""Of the first machine's agent."""
+
+NEVER_READY = AgentResponse(200, {}, b'{"ready": false, "state": "running", "reason": "no map"}')
 
 
 class ProvisioningHouse:
@@ -160,3 +167,33 @@ class ProvisioningHouse:
         user = User(principal.user_id, principal.email, "", principal.role, self.clock.now(), self.clock.now())
         self.users.users[user.id] = user
         return user
+
+
+def raises(error: Exception, *, times: int = 1000) -> Callable[[int], Awaitable[None]]:
+    left = [times]
+
+    async def effect(_vmid: int) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise error
+
+    return effect
+
+
+def lost(times: int = 1000) -> Callable[[int], Awaitable[None]]:
+    return raises(ProviderUnavailable("Try later.", operator_message="POST /x timed out"), times=times)
+
+
+def refused() -> Callable[[int], Awaitable[None]]:
+    return raises(ProviderRefused("No room.", operator_message="storage full on node7"))
+
+
+async def begun() -> ProvisioningHouse:
+    house = ProvisioningHouse()
+    await house.begin()
+    return house
+
+
+def phases(house: ProvisioningHouse, operation: Operation) -> list[str]:
+    stored = [phase.value for each, phase in house.operations.history if each == operation.id]
+    return [phase for number, phase in enumerate(stored) if number == 0 or stored[number - 1] != phase]

@@ -1,6 +1,7 @@
 // What is made and unmade at the moment: the operations of the account, kept up to date by events.
 
 const KEPT = 20;
+const REMEMBERED = 100; // more than end while one list is on its way
 
 export const STEPS = {
   requested: "Reserving a place",
@@ -65,7 +66,7 @@ export class Operations {
     const known = this.#shown.get(operation.id);
     if (known !== undefined && known.updatedAt > operation.updatedAt) return;
     if (this.#over.has(operation.id) && this.#over.get(operation.id) > operation.updatedAt) return;
-    if (operation.finished) this.#over.set(operation.id, operation.updatedAt);
+    if (operation.finished) this.#remember(operation);
     if (operation.finished && (isGood(operation) || known === undefined)) this.#shown.delete(operation.id);
     else this.#shown.set(operation.id, operation);
     this.listener(operation);
@@ -91,5 +92,11 @@ export class Operations {
 
   destroy() {
     for (const stop of this.#stops) stop();
+  }
+
+  #remember({ id, updatedAt }) {
+    this.#over.delete(id);
+    this.#over.set(id, updatedAt);
+    if (this.#over.size > REMEMBERED) this.#over.delete(this.#over.keys().next().value);
   }
 }
